@@ -1,0 +1,28 @@
+//! Compile-time proof that both targets lay the wire out the same way.
+
+use core::mem::{align_of, offset_of, size_of};
+
+use crate::{FailureCell, FailureKey, FailureRecord, ListenerFacts};
+
+const _: () = {
+    assert!(size_of::<FailureKey>() == 24);
+    assert!(offset_of!(FailureKey, inode) == 8);
+    assert!(offset_of!(FailureKey, tgid) == 16);
+    assert!(offset_of!(FailureKey, errno) == 20);
+    assert!(offset_of!(FailureKey, door) == 22);
+    assert!(offset_of!(FailureKey, fd_kind) == 23);
+
+    assert!(size_of::<FailureCell>() == 24);
+
+    // The sum of the fields is the size: no padding that could carry kernel memory out.
+    assert!(size_of::<ListenerFacts>() == 16 + 3 * 4 + 4 * 2 + 4 + 108);
+    assert!(offset_of!(ListenerFacts, family) == 28);
+    assert!(offset_of!(ListenerFacts, state) == 36);
+    assert!(offset_of!(ListenerFacts, path) == 40);
+
+    assert!(size_of::<FailureRecord>() == 24 + 4 * 8 + 4 * 4 + 16 + 148 + 4);
+    assert!(align_of::<FailureRecord>() == 8);
+    assert!(offset_of!(FailureRecord, kind) == 56);
+    assert!(offset_of!(FailureRecord, comm) == 72);
+    assert!(offset_of!(FailureRecord, listener) == 88);
+};

@@ -1,0 +1,89 @@
+//! Where the running kernel keeps what the programs read.
+//!
+//! rustc emits no CO-RE relocations (rust-lang/rust#160616), so the loader looks every offset up
+//! in the kernel's BTF and sets this one global before load. The section is frozen, so the verifier
+//! sees constants and prunes the branches of what is absent.
+
+/// "This kernel has no such field."
+pub const ABSENT: u32 = u32::MAX;
+
+macro_rules! offsets {
+    ($($(#[$doc:meta])* $field:ident: $path:literal,)*) => {
+        /// Byte offsets, [`ABSENT`] where the kernel has no such field.
+        #[repr(C)]
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        pub struct Offsets {
+            $($(#[$doc])* #[doc = concat!("`", $path, "`")] pub $field: u32,)*
+        }
+
+        impl Offsets {
+            /// Nothing known.
+            pub const NONE: Self = Self { $($field: ABSENT,)* };
+
+            /// Every field with its path in the kernel's types: `struct.member[.member…]`.
+            /// Anonymous structs and unions are looked through.
+            pub const PATHS: &'static [&'static str] = &[$($path,)*];
+
+            /// The fields in the order of [`Self::PATHS`].
+            #[must_use]
+            pub fn from_values(mut value: impl FnMut(usize) -> u32) -> Self {
+                let mut index = 0;
+                $(let $field = value(index); index += 1;)*
+                let _ = index;
+                Self { $($field,)* }
+            }
+
+            /// The value behind a path of [`Self::PATHS`].
+            #[must_use]
+            pub fn by_path(&self, path: &str) -> Option<u32> {
+                match path {
+                    $($path => Some(self.$field),)*
+                    _ => None,
+                }
+            }
+        }
+    };
+}
+
+offsets! {
+    task_group_leader: "task_struct.group_leader",
+    task_start_boottime: "task_struct.start_boottime",
+    /// The name of `start_boottime` before 5.5.
+    task_real_start_time: "task_struct.real_start_time",
+    task_files: "task_struct.files",
+    task_signal: "task_struct.signal",
+    task_comm: "task_struct.comm",
+    signal_rlim: "signal_struct.rlim",
+    files_fdt: "files_struct.fdt",
+    fdtable_max_fds: "fdtable.max_fds",
+    fdtable_fd: "fdtable.fd",
+    file_inode: "file.f_inode",
+    file_private_data: "file.private_data",
+    inode_mode: "inode.i_mode",
+    inode_ino: "inode.i_ino",
+    socket_sk: "socket.sk",
+    sock_family: "sock_common.skc_family",
+    sock_state: "sock_common.skc_state",
+    sock_port: "sock_common.skc_num",
+    sock_v4_address: "sock_common.skc_rcv_saddr",
+    sock_v6_address: "sock_common.skc_v6_rcv_saddr",
+    sock_net: "sock_common.skc_net.net",
+    net_inum: "net.ns.inum",
+    sock_protocol: "sock.sk_protocol",
+    sock_queue_length: "sock.sk_ack_backlog",
+    sock_queue_limit: "sock.sk_max_ack_backlog",
+    sock_receive_queue_length: "sock.sk_receive_queue.qlen",
+    unix_addr: "unix_sock.addr",
+    unix_address_len: "unix_address.len",
+    unix_address_name: "unix_address.name",
+    /// The first subflow of an MPTCP socket: the one that listens.
+    mptcp_first: "mptcp_sock.first",
+    /// First argument of a system call, x86-64.
+    regs_x86_di: "pt_regs.di",
+    /// First argument of a system call, arm64: `regs[0]` is the result by then.
+    regs_arm64_orig_x0: "pt_regs.orig_x0",
+    /// Byte of the bit field; the bit is in `sock_ipv6only_bit`.
+    sock_ipv6only: "sock_common.skc_ipv6only",
+    /// Bit number within that byte, not a byte offset.
+    sock_ipv6only_bit: "sock_common.skc_ipv6only:bit",
+}

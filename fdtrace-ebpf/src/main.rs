@@ -1,0 +1,22 @@
+//! The kernel side of fdtrace: which programs there are. What they observe is in `probe`, one
+//! file per fact; how they count is in `count`.
+#![no_std]
+#![no_main]
+
+mod count;
+mod fields;
+mod listener;
+mod maps;
+mod probe;
+mod task;
+
+#[panic_handler]
+fn panic(_info: &core::panic::PanicInfo<'_>) -> ! {
+    // The verifier refuses an endless loop, so an object in which a panic is reachable never loads.
+    loop {}
+}
+
+/// bpf(2) compares this text with its list of GPL-compatible licences.
+#[unsafe(link_section = "license")]
+#[unsafe(no_mangle)]
+static LICENSE: [u8; 13] = *b"Dual MIT/GPL\0";

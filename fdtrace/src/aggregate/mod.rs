@@ -1,0 +1,11 @@
+//! Stage 4: failures and counts → episodes and totals.
+//!
+//! Nothing here reads a clock, a file or the kernel: time is passed in, and what must be looked up
+//! is asked of a [`Host`].
+
+mod aggregator;
+mod slots;
+mod subject;
+
+pub use aggregator::{Aggregator, Host, Settings};
+pub use slots::SlotCount;

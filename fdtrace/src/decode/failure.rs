@@ -1,0 +1,275 @@
+//! A failed call.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use bytes::Buf as _;
+use fdtrace_common::{self as wire, FailureRecord, RECORD_FAILURE, valid};
+
+use super::DecodeError;
+use crate::model::{
+    AcceptQueue, BootTime, Comm, Door, Errno, FailureEvent, FdLimits, KeyId, Limit, Listener,
+    ListenerAddress, Pid, ProcessId, Target, Tid, UnixName,
+};
+
+const AF_UNIX: u16 = 1;
+const AF_INET: u16 = 2;
+const AF_INET6: u16 = 10;
+
+/// Decodes a [`FailureRecord`].
+pub fn failure(mut bytes: &[u8]) -> Result<FailureEvent, DecodeError> {
+    if bytes.len() != FailureRecord::SIZE {
+        return Err(DecodeError::Length { got: bytes.len(), want: FailureRecord::SIZE });
+    }
+    // The length is that of the record, so no read below can run out.
+    let started = BootTime::from_nanos(bytes.get_u64_ne());
+    let inode = bytes.get_u64_ne();
+    let pid = Pid(bytes.get_u32_ne());
+    let errno = Errno(bytes.get_u16_ne());
+    let door = door(bytes.get_u8())?;
+    let fd_kind = bytes.get_u8();
+    let at = BootTime::from_nanos(bytes.get_u64_ne());
+    let soft = Limit::from_rlim(bytes.get_u64_ne());
+    let hard = Limit::from_rlim(bytes.get_u64_ne());
+    let cgroup = bytes.get_u64_ne();
+    let kind = bytes.get_u32_ne();
+    let slot = bytes.get_u32_ne();
+    let tid = Tid(bytes.get_u32_ne());
+    let known = bytes.get_u32_ne();
+    let mut comm = [0; wire::COMM_LEN];
+    bytes.copy_to_slice(&mut comm);
+    if kind != RECORD_FAILURE {
+        return Err(DecodeError::Value { field: "kind", value: kind.into() });
+    }
+
+    let facts = Facts::read(&mut bytes, known);
+    let target = match fd_kind {
+        kind if kind == wire::FdKind::None as u8 => Target::None,
+        kind if kind == wire::FdKind::Socket as u8 => Target::Listener(facts.listener()),
+        kind if kind == wire::FdKind::NotSocket as u8 => Target::NotSocket,
+        kind if kind == wire::FdKind::NotOpen as u8 => Target::NotOpen,
+        kind if kind == wire::FdKind::Unread as u8 => Target::Unread,
+        other => return Err(DecodeError::Value { field: "fd_kind", value: other.into() }),
+    };
+    Ok(FailureEvent {
+        key: KeyId { slot, inode },
+        at,
+        process: ProcessId { pid, started },
+        tid,
+        comm: Comm::from_bytes(&comm),
+        cgroup,
+        door,
+        errno,
+        queue: facts.queue(),
+        target,
+        limits: (known & valid::LIMITS != 0).then_some(FdLimits { soft, hard }),
+    })
+}
+
+fn door(value: u8) -> Result<Door, DecodeError> {
+    Ok(match value {
+        door if door == wire::Door::Accept as u8 => Door::Accept,
+        door if door == wire::Door::Accept4 as u8 => Door::Accept4,
+        door if door == wire::Door::Socket as u8 => Door::Socket,
+        door if door == wire::Door::Socketpair as u8 => Door::Socketpair,
+        other => return Err(DecodeError::Value { field: "door", value: other.into() }),
+    })
+}
+
+/// [`wire::ListenerFacts`], read field by field.
+struct Facts {
+    known: u32,
+    address: [u8; 16],
+    netns: u32,
+    queue: AcceptQueue,
+    family: u16,
+    port: u16,
+    path_len: u16,
+    v6only: u8,
+    path: [u8; wire::SUN_PATH_LEN],
+}
+
+impl Facts {
+    fn read(bytes: &mut &[u8], known: u32) -> Self {
+        let mut address = [0; 16];
+        bytes.copy_to_slice(&mut address);
+        let netns = bytes.get_u32_ne();
+        let queue = AcceptQueue { length: bytes.get_u32_ne(), limit: bytes.get_u32_ne() };
+        let family = bytes.get_u16_ne();
+        let port = bytes.get_u16_ne();
+        let _protocol = bytes.get_u16_ne();
+        let path_len = bytes.get_u16_ne();
+        let _state = bytes.get_u8();
+        let v6only = bytes.get_u8();
+        bytes.advance(2);
+        let mut path = [0; wire::SUN_PATH_LEN];
+        bytes.copy_to_slice(&mut path);
+        Self { known, address, netns, queue, family, port, path_len, v6only, path }
+    }
+
+    fn has(&self, bit: u32) -> bool {
+        self.known & bit != 0
+    }
+
+    fn queue(&self) -> Option<AcceptQueue> {
+        self.has(valid::QUEUE).then_some(self.queue)
+    }
+
+    fn listener(&self) -> Listener {
+        let address = match self.family {
+            AF_INET if self.has(valid::ADDRESS) => {
+                let [a, b, c, d, ..] = self.address;
+                ListenerAddress::Inet {
+                    ip: IpAddr::V4(Ipv4Addr::new(a, b, c, d)),
+                    port: self.port,
+                    dual_stack: Some(false),
+                }
+            }
+            AF_INET6 if self.has(valid::ADDRESS) => ListenerAddress::Inet {
+                ip: IpAddr::V6(Ipv6Addr::from(self.address)),
+                port: self.port,
+                dual_stack: self.has(valid::V6ONLY).then_some(self.v6only == 0),
+            },
+            AF_UNIX => ListenerAddress::Unix(self.unix_name()),
+            family => ListenerAddress::Other(family),
+        };
+        Listener { netns: self.has(valid::NETNS).then_some(self.netns), address }
+    }
+
+    fn unix_name(&self) -> UnixName {
+        if !self.has(valid::PATH) {
+            return UnixName::Unknown;
+        }
+        let name = &self.path[..usize::from(self.path_len).min(wire::SUN_PATH_LEN)];
+        match name {
+            [] => UnixName::Unnamed,
+            [0, rest @ ..] => UnixName::Abstract(rest.to_vec()),
+            // A path ends at its NUL; a path of 108 bytes has none (unix(7)).
+            path => {
+                let end = path.iter().position(|byte| *byte == 0).unwrap_or(path.len());
+                UnixName::Path(path[..end].to_vec())
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A record of nginx failing on 127.0.0.1:80, as bytes, each field given by its offset in
+    /// the wire type, so that the decoder is held against the wire and not against itself.
+    fn record() -> Vec<u8> {
+        use std::mem::offset_of;
+        let mut bytes = vec![0; FailureRecord::SIZE];
+        let mut put = |at: usize, value: &[u8]| bytes[at..at + value.len()].copy_from_slice(value);
+        let key = offset_of!(FailureRecord, key);
+        put(key + offset_of!(wire::FailureKey, start_boottime_ns), &7_000_000_000_u64.to_ne_bytes());
+        put(key + offset_of!(wire::FailureKey, inode), &4242_u64.to_ne_bytes());
+        put(key + offset_of!(wire::FailureKey, tgid), &99_u32.to_ne_bytes());
+        put(key + offset_of!(wire::FailureKey, errno), &24_u16.to_ne_bytes());
+        put(key + offset_of!(wire::FailureKey, door), &[wire::Door::Accept4 as u8]);
+        put(key + offset_of!(wire::FailureKey, fd_kind), &[wire::FdKind::Socket as u8]);
+        put(offset_of!(FailureRecord, boot_ns), &9_000_000_000_u64.to_ne_bytes());
+        put(offset_of!(FailureRecord, soft_limit), &1024_u64.to_ne_bytes());
+        put(offset_of!(FailureRecord, hard_limit), &u64::MAX.to_ne_bytes());
+        put(offset_of!(FailureRecord, cgroup_id), &11_u64.to_ne_bytes());
+        put(offset_of!(FailureRecord, kind), &RECORD_FAILURE.to_ne_bytes());
+        put(offset_of!(FailureRecord, slot), &3_u32.to_ne_bytes());
+        put(offset_of!(FailureRecord, tid), &101_u32.to_ne_bytes());
+        put(offset_of!(FailureRecord, valid), &0x3f_u32.to_ne_bytes());
+        put(offset_of!(FailureRecord, comm), b"nginx\0junk");
+        let listener = offset_of!(FailureRecord, listener);
+        put(listener + offset_of!(wire::ListenerFacts, address), &[127, 0, 0, 1]);
+        put(listener + offset_of!(wire::ListenerFacts, netns), &4_026_531_840_u32.to_ne_bytes());
+        put(listener + offset_of!(wire::ListenerFacts, queue_length), &61_u32.to_ne_bytes());
+        put(listener + offset_of!(wire::ListenerFacts, queue_limit), &128_u32.to_ne_bytes());
+        put(listener + offset_of!(wire::ListenerFacts, family), &AF_INET.to_ne_bytes());
+        put(listener + offset_of!(wire::ListenerFacts, port), &80_u16.to_ne_bytes());
+        bytes
+    }
+
+    fn with(offset: usize, value: &[u8]) -> Vec<u8> {
+        let mut bytes = record();
+        bytes[offset..offset + value.len()].copy_from_slice(value);
+        bytes
+    }
+
+    #[test]
+    fn every_field_comes_from_its_place() {
+        assert_eq!(
+            failure(&record()).unwrap(),
+            FailureEvent {
+                key: KeyId { slot: 3, inode: 4242 },
+                at: BootTime::from_nanos(9_000_000_000),
+                process: ProcessId { pid: Pid(99), started: BootTime::from_nanos(7_000_000_000) },
+                tid: Tid(101),
+                comm: Comm::from_bytes(b"nginx"),
+                cgroup: 11,
+                door: Door::Accept4,
+                errno: Errno::EMFILE,
+                target: Target::Listener(Listener {
+                    netns: Some(4_026_531_840),
+                    address: ListenerAddress::Inet {
+                        ip: IpAddr::V4(Ipv4Addr::LOCALHOST),
+                        port: 80,
+                        dual_stack: Some(false),
+                    },
+                }),
+                queue: Some(AcceptQueue { length: 61, limit: 128 }),
+                limits: Some(FdLimits { soft: Limit::Of(1024), hard: Limit::Unlimited }),
+            }
+        );
+    }
+
+    #[test]
+    fn clear_valid_bits_are_unknown_and_never_zero() {
+        let event = failure(&with(std::mem::offset_of!(FailureRecord, valid), &[0; 4])).unwrap();
+        assert_eq!(event.queue, None);
+        assert_eq!(event.limits, None);
+        let listener = Listener { netns: None, address: ListenerAddress::Other(AF_INET) };
+        assert_eq!(event.target, Target::Listener(listener));
+    }
+
+    #[test]
+    fn unix_names_end_where_they_end() {
+        let listener = std::mem::offset_of!(FailureRecord, listener);
+        let name = |text: &[u8], len: u16| {
+            let mut bytes = with(
+                listener + std::mem::offset_of!(wire::ListenerFacts, family),
+                &AF_UNIX.to_ne_bytes(),
+            );
+            let path = listener + std::mem::offset_of!(wire::ListenerFacts, path);
+            bytes[path..path + text.len()].copy_from_slice(text);
+            let at = listener + std::mem::offset_of!(wire::ListenerFacts, path_len);
+            bytes[at..at + 2].copy_from_slice(&len.to_ne_bytes());
+            match failure(&bytes).unwrap().target {
+                Target::Listener(Listener { address: ListenerAddress::Unix(name), .. }) => name,
+                other => panic!("{other:?}"),
+            }
+        };
+        assert_eq!(name(b"/run/x.sock\0", 12), UnixName::Path(b"/run/x.sock".to_vec()));
+        assert_eq!(name(b"\0abstract", 9), UnixName::Abstract(b"abstract".to_vec()));
+        assert_eq!(name(b"", 0), UnixName::Unnamed);
+        assert_eq!(name(&[b'a'; 108], 108), UnixName::Path(vec![b'a'; 108]));
+        assert_eq!(name(&[b'a'; 108], u16::MAX), UnixName::Path(vec![b'a'; 108]));
+    }
+
+    #[test]
+    fn any_bytes_give_an_event_or_an_error() {
+        let whole = record();
+        for end in 0..whole.len() {
+            let want = DecodeError::Length { got: end, want: FailureRecord::SIZE };
+            assert_eq!(failure(&whole[..end]), Err(want));
+        }
+        for at in 0..whole.len() {
+            for value in [0, 1, 0x7f, 0xff] {
+                let _ = failure(&with(at, &[value]));
+            }
+        }
+        let door = std::mem::offset_of!(wire::FailureKey, door);
+        assert_eq!(
+            failure(&with(door, &[9])),
+            Err(DecodeError::Value { field: "door", value: 9 })
+        );
+    }
+}

@@ -1,0 +1,28 @@
+//! Stage 2: bytes → event. Total: any bytes give an event or an error.
+//!
+//! Nothing here reads anything but the bytes it is given.
+
+mod failure;
+
+pub use failure::failure;
+
+/// Why bytes are no record.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum DecodeError {
+    /// Another length than the record has.
+    #[error("{got} bytes where a record has {want}")]
+    Length {
+        /// Bytes there are.
+        got: usize,
+        /// Bytes there should be.
+        want: usize,
+    },
+    /// A field has a value that the programs never write.
+    #[error("field {field} is {value}")]
+    Value {
+        /// Which field.
+        field: &'static str,
+        /// What it holds.
+        value: u64,
+    },
+}

@@ -1,0 +1,318 @@
+//! Loading the object, attaching its programs, and reading what they write.
+
+use std::{
+    fs::File,
+    io,
+    os::{
+        fd::{AsFd, AsRawFd},
+        unix::fs::FileExt as _,
+    },
+    path::{Path, PathBuf},
+};
+
+use anyhow::{Context as _, anyhow};
+use aya::{
+    Ebpf, EbpfLoader,
+    maps::{HashMap, Map, MapData, Queue, RingBuf},
+    programs::TracePoint,
+};
+use aya_log::EbpfLogger;
+use fdtrace_common::{Counter, FailureCell, FailureRecord, Offsets, names};
+use log::Log;
+use tokio::io::{Interest, unix::AsyncFd};
+
+use super::{
+    HostError,
+    btf::{Btf, wanted_structs},
+    error::errno_of,
+    mapped::Mapped,
+    probes::{FORM, PROBES},
+    slots::{Count, Slots},
+    support, tracefs,
+};
+
+/// The compiled programs; `cargo xtask build-ebpf` makes them.
+static OBJECT: &[u8] = aya::include_bytes_aligned!("../../bpf/fdtrace.o");
+
+const LOCKDOWN: &str = "/sys/kernel/security/lockdown";
+
+/// How to load.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// The running kernel's BTF.
+    pub btf: PathBuf,
+    /// How many keys can be counted at once.
+    pub slots: u32,
+    /// Size of the ring buffer in bytes: a power of two, a page at least.
+    pub ring_bytes: u32,
+}
+
+/// The attached programs. Dropping it detaches them.
+pub struct Kernel {
+    /// Owns the programs and their links.
+    _ebpf: Ebpf,
+    records: AsyncFd<RingBuf<MapData>>,
+    log: AsyncFd<EbpfLogger<&'static dyn Log>>,
+    slots: Slots,
+    counters: Mapped,
+    /// `/proc/self/fdinfo` of each program, open for as long as we run: on a host that runs out of
+    /// file handles nothing new can be opened.
+    program_infos: Vec<File>,
+}
+
+impl Kernel {
+    /// Checks the host, loads and attaches. Must run before other threads exist and inside a
+    /// tokio runtime.
+    pub fn attach(options: &Options) -> anyhow::Result<Self> {
+        support::check_capabilities(Path::new("/proc/self/status"))?;
+        support::check_lockdown(Path::new(LOCKDOWN))?;
+        let offsets = read_offsets(&options.btf)?;
+        tracefs::ensure()?;
+        for probe in &PROBES {
+            let (category, name) = probe.tracepoint;
+            if !tracefs::has_event(category, name) {
+                return Err(HostError::Unsupported(format!(
+                    "this kernel has no tracepoint {category}:{name}: it was built without \
+                     CONFIG_FTRACE_SYSCALLS"
+                ))
+                .into());
+            }
+        }
+
+        let cpus = possible_cpus()?;
+        let mut ebpf = load(options, &offsets, cpus)?;
+        let mut slots = Slots {
+            count: options.slots,
+            cpus,
+            cells: map_array::<FailureCell>(&mut ebpf, names::CELLS, cpus * options.slots)?,
+            first_records: map_array::<FailureRecord>(
+                &mut ebpf,
+                names::FIRST_RECORDS,
+                options.slots,
+            )?,
+            keys: HashMap::try_from(take(&mut ebpf, names::SLOTS)?)?,
+            free: Queue::try_from(take(&mut ebpf, names::FREE_SLOTS)?)?,
+        };
+        slots.fill()?;
+        let counters = map_array::<u64>(&mut ebpf, names::COUNTERS, cpus * Counter::COUNT)?;
+        let ring = RingBuf::try_from(take(&mut ebpf, names::RECORDS)?)?;
+        let records = poll(ring).context("poll the ring")?;
+        let log = EbpfLogger::init(&mut ebpf).context("find the programs' log")?;
+        let log = poll(log).context("poll the log")?;
+
+        let mut program_infos = Vec::new();
+        for probe in &PROBES {
+            program_infos.push(attach(&mut ebpf, probe.program, probe.tracepoint)?);
+        }
+        Ok(Self { _ebpf: ebpf, records, log, slots, counters, program_infos })
+    }
+
+    /// The probes that are attached, each with its form.
+    pub fn probes() -> impl Iterator<Item = (&'static str, &'static str)> {
+        PROBES.iter().map(|probe| (probe.name, FORM))
+    }
+
+    /// How many keys can be counted at once.
+    #[must_use]
+    pub const fn slot_count(&self) -> u32 {
+        self.slots.count
+    }
+
+    /// Waits until there is a record. Writes the programs' own warnings to the log meanwhile.
+    pub async fn wait(&mut self) -> io::Result<()> {
+        loop {
+            tokio::select! {
+                ready = self.records.readable() => {
+                    ready?.clear_ready();
+                    return Ok(());
+                }
+                ready = self.log.readable_mut() => {
+                    let mut ready = ready?;
+                    ready.get_inner_mut().flush();
+                    ready.clear_ready();
+                }
+            }
+        }
+    }
+
+    /// Hands each waiting record to `record`.
+    pub fn drain(&mut self, mut record: impl FnMut(&[u8])) {
+        let ring = self.records.get_mut();
+        while let Some(item) = ring.next() {
+            record(&item);
+        }
+    }
+
+    /// The first record of the key that uses a slot: what a full ring buffer could not deliver.
+    #[must_use]
+    pub fn first_record(&self, slot: u32) -> Option<[u8; FailureRecord::SIZE]> {
+        self.slots.first_record(slot)
+    }
+
+    /// The count of the key that uses a slot.
+    #[must_use]
+    pub fn count(&self, slot: u32) -> Count {
+        self.slots.read(slot)
+    }
+
+    /// Takes a slot from its key. Its count is still to be read, by [`Self::recycle`].
+    pub fn retire(&mut self, slot: u32) -> anyhow::Result<()> {
+        self.slots.retire(slot)
+    }
+
+    /// Frees a retired slot and returns its last count. At least a second must have passed: a
+    /// program that found the slot before it was retired runs with preemption off, so it is done.
+    pub fn recycle(&mut self, slot: u32) -> anyhow::Result<Count> {
+        self.slots.recycle(slot)
+    }
+
+    /// What the programs could not do.
+    #[must_use]
+    pub fn counter(&self, counter: Counter) -> u64 {
+        let counters = Counter::COUNT as usize;
+        (0..self.slots.cpus as usize)
+            .map(|cpu| self.counters.load(cpu * counters + counter as usize))
+            .sum()
+    }
+
+    /// How often the kernel skipped one of the programs because another was running on the same
+    /// CPU (kernel/trace/bpf_trace.c `trace_call_bpf`; counted there since v6.7). Any call can be
+    /// behind it, failed or not. `None` where the kernel does not say.
+    #[must_use]
+    pub fn skipped_runs(&self) -> Option<u64> {
+        self.program_infos.iter().try_fold(0, |sum, info| Some(sum + recursion_misses(info)?))
+    }
+}
+
+fn read_offsets(path: &Path) -> anyhow::Result<Offsets> {
+    let bytes = support::read_btf(path)?;
+    let shown = path.display();
+    let btf = Btf::index(&bytes, &wanted_structs())
+        .map_err(|error| HostError::Unsupported(format!("{shown} is no usable BTF: {error}")))?;
+    let offsets = btf.offsets();
+    for path in ["task_struct.files", "files_struct.fdt", "fdtable.fd", "file.f_inode"] {
+        if offsets.by_path(path) == Some(fdtrace_common::ABSENT) {
+            return Err(HostError::Unsupported(format!(
+                "{shown} does not say where {path} is: it is not the BTF of a whole kernel"
+            ))
+            .into());
+        }
+    }
+    Ok(offsets)
+}
+
+fn possible_cpus() -> anyhow::Result<u32> {
+    let cpus = aya::util::nr_cpus()
+        .map_err(|(file, error)| anyhow!("count the possible CPUs in {file}: {error}"))?;
+    u32::try_from(cpus).context("count the possible CPUs")
+}
+
+fn load(options: &Options, offsets: &Offsets, cpus: u32) -> anyhow::Result<Ebpf> {
+    let offset_bytes: Vec<u8> = Offsets::PATHS
+        .iter()
+        .flat_map(|path| offsets.by_path(path).unwrap_or(fdtrace_common::ABSENT).to_ne_bytes())
+        .collect();
+    EbpfLoader::new()
+        // The programs have no relocations against it; parsing it again would cost the start time.
+        .btf(None)
+        .override_global(names::OFFSETS, offset_bytes.as_slice(), true)
+        .override_global(names::SLOT_COUNT, &options.slots, true)
+        .map_max_entries(names::SLOTS, options.slots)
+        .map_max_entries(names::FREE_SLOTS, options.slots)
+        .map_max_entries(names::FIRST_RECORDS, options.slots)
+        .map_max_entries(names::CELLS, options.slots * cpus)
+        .map_max_entries(names::COUNTERS, Counter::COUNT * cpus)
+        .map_max_entries(names::RECORDS, options.ring_bytes)
+        .load(OBJECT)
+        .map_err(|error| explain(error, "bpf(2)"))
+}
+
+fn take(ebpf: &mut Ebpf, name: &str) -> anyhow::Result<Map> {
+    ebpf.take_map(name).with_context(|| format!("the object has no map {name}"))
+}
+
+/// Maps an array of `T`s into memory. The map itself stays with the object.
+fn map_array<T>(ebpf: &mut Ebpf, name: &str, entries: u32) -> anyhow::Result<Mapped> {
+    let map = ebpf.map(name).with_context(|| format!("the object has no map {name}"))?;
+    let Map::Array(data) = map else { return Err(anyhow!("map {name} is no array")) };
+    let words = entries as usize * size_of::<T>() / size_of::<u64>();
+    Mapped::new(data.fd().as_fd(), words).with_context(|| format!("map {name} into memory"))
+}
+
+/// Has tokio wake us when a ring buffer has something.
+fn poll<T: AsFd + AsRawFd>(ring: T) -> io::Result<AsyncFd<T>> {
+    // SAFETY: aya's rings hold one map for life and always give that map's descriptor.
+    let registered = unsafe { AsyncFd::register_with_interest(ring, Interest::READABLE) };
+    registered.map_err(io::Error::from)
+}
+
+/// Loads and attaches one program; returns where the kernel tells how it fares.
+fn attach(ebpf: &mut Ebpf, name: &str, (category, event): (&str, &str)) -> anyhow::Result<File> {
+    let program = ebpf
+        .program_mut(name)
+        .with_context(|| format!("the object has no program {name}"))?;
+    let program: &mut TracePoint = program.try_into()?;
+    program.load().map_err(|error| explain(error, &format!("loading the program {name}")))?;
+    let step = format!("attaching {name} to {category}:{event}");
+    program.attach(category, event).map_err(|error| explain(error, &step))?;
+    let fd = program.fd()?.as_fd().as_raw_fd();
+    let path = format!("/proc/self/fdinfo/{fd}");
+    File::open(&path).with_context(|| format!("open {path}"))
+}
+
+/// EPERM here is the host's word, for the capabilities were checked.
+fn explain<E>(error: E, step: &str) -> anyhow::Error
+where
+    E: std::error::Error + Send + Sync + 'static,
+{
+    match errno_of(&error) {
+        Some(libc::EPERM | libc::EACCES) => {
+            log::debug!("{step}: {error}");
+            support::bpf_refused(step, Path::new(LOCKDOWN)).into()
+        }
+        Some(libc::ENOSYS) => HostError::Unsupported(format!(
+            "this kernel has no bpf(2) ({step}): it was built without CONFIG_BPF_SYSCALL"
+        ))
+        .into(),
+        _ => anyhow::Error::new(error).context(format!("{step} failed")),
+    }
+}
+
+fn recursion_misses(info: &File) -> Option<u64> {
+    let mut text = [0; 1024];
+    let length = info.read_at(&mut text, 0).ok()?;
+    let text = std::str::from_utf8(&text[..length]).ok()?;
+    let line = text.lines().find_map(|line| line.strip_prefix("recursion_misses:"))?;
+    line.trim().parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_object_has_every_program_and_map_the_loader_names() {
+        let object = aya_obj_names();
+        for probe in &PROBES {
+            assert!(object.contains(probe.program), "no program {}", probe.program);
+            assert!(probe.program.len() <= 15, "{} is cut by the kernel", probe.program);
+        }
+        for map in [
+            names::SLOTS,
+            names::FREE_SLOTS,
+            names::CELLS,
+            names::FIRST_RECORDS,
+            names::COUNTERS,
+            names::RECORDS,
+            names::OFFSETS,
+            names::SLOT_COUNT,
+        ] {
+            assert!(object.contains(map), "no symbol {map}");
+        }
+    }
+
+    /// The object's string tables, as text: symbol names stand there between NULs.
+    fn aya_obj_names() -> String {
+        String::from_utf8_lossy(OBJECT).into_owned()
+    }
+}

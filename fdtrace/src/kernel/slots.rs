@@ -1,0 +1,106 @@
+//! Slots: where keys are counted, read from mapped memory, and given back exactly.
+
+use std::sync::atomic::Ordering;
+
+use anyhow::Context as _;
+use aya::maps::{HashMap, MapData, Queue};
+use fdtrace_common::{FailureCell, FailureKey, FailureRecord, RECORD_FAILURE};
+
+use super::mapped::Mapped;
+
+/// A key's count over all CPUs.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Count {
+    /// Failures.
+    pub total: u64,
+    /// `CLOCK_BOOTTIME` of the last one, in ns.
+    pub last_boot_ns: u64,
+}
+
+const CELL_WORDS: usize = size_of::<FailureCell>() / 8;
+const RECORD_WORDS: usize = FailureRecord::SIZE / 8;
+const KIND_WORD: usize = std::mem::offset_of!(FailureRecord, kind) / 8;
+
+/// A key as bytes of the wire.
+pub(super) type KeyBytes = [u8; size_of::<FailureKey>()];
+
+/// The kernel side's tables.
+pub(super) struct Slots {
+    pub(super) count: u32,
+    pub(super) cpus: u32,
+    pub(super) cells: Mapped,
+    pub(super) first_records: Mapped,
+    pub(super) keys: HashMap<MapData, KeyBytes, u32>,
+    pub(super) free: Queue<MapData, u32>,
+}
+
+impl Slots {
+    /// Makes every slot available.
+    pub(super) fn fill(&mut self) -> anyhow::Result<()> {
+        for slot in 0..self.count {
+            self.free.push(slot, 0).with_context(|| format!("fill the queue with slot {slot}"))?;
+        }
+        Ok(())
+    }
+
+    fn cell_word(&self, cpu: u32, slot: u32) -> usize {
+        (cpu as usize * self.count as usize + slot as usize) * CELL_WORDS
+    }
+
+    /// The count of whatever key uses the slot.
+    pub(super) fn read(&self, slot: u32) -> Count {
+        (0..self.cpus).fold(Count::default(), |sum, cpu| {
+            let word = self.cell_word(cpu, slot);
+            Count {
+                total: sum.total + self.cells.load(word),
+                last_boot_ns: sum.last_boot_ns.max(self.cells.load(word + 1)),
+            }
+        })
+    }
+
+    /// The first record of the key that uses the slot; `None` where none does.
+    pub(super) fn first_record(&self, slot: u32) -> Option<[u8; FailureRecord::SIZE]> {
+        let words = self
+            .first_records
+            .words()
+            .get(slot as usize * RECORD_WORDS..(slot as usize + 1) * RECORD_WORDS)?;
+        // The kernel side sets `kind` last, after everything else is written.
+        let kind = words[KIND_WORD].load(Ordering::Acquire).to_ne_bytes();
+        if kind[..4] != RECORD_FAILURE.to_ne_bytes() {
+            return None;
+        }
+        let mut record = [0; FailureRecord::SIZE];
+        for (bytes, word) in record.chunks_exact_mut(8).zip(words) {
+            bytes.copy_from_slice(&word.load(Ordering::Relaxed).to_ne_bytes());
+        }
+        Some(record)
+    }
+
+    /// Step one of giving a slot back: from now on a failure of its key takes a new slot. The
+    /// count stays readable, and a program that found the key before may still add to it.
+    pub(super) fn retire(&mut self, slot: u32) -> anyhow::Result<()> {
+        let Some(record) = self.first_record(slot) else { return Ok(()) };
+        let key = record.first_chunk::<{ size_of::<FailureKey>() }>().context("key of a record")?;
+        match self.keys.remove(key) {
+            Ok(()) | Err(aya::maps::MapError::KeyNotFound) => Ok(()),
+            Err(error) => Err(error).context("remove a key"),
+        }
+    }
+
+    /// Step two, once no program can still hold the slot: the last count, and the slot is free.
+    pub(super) fn recycle(&mut self, slot: u32) -> anyhow::Result<Count> {
+        let count = self.read(slot);
+        for cpu in 0..self.cpus {
+            let word = self.cell_word(cpu, slot);
+            for cell in self.cells.words().iter().skip(word).take(CELL_WORDS) {
+                cell.store(0, Ordering::Relaxed);
+            }
+        }
+        let start = slot as usize * RECORD_WORDS;
+        if let Some(kind) = self.first_records.words().get(start + KIND_WORD) {
+            kind.store(0, Ordering::Release);
+        }
+        self.free.push(slot, 0).context("give a slot back")?;
+        Ok(count)
+    }
+}

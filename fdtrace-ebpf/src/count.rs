@@ -1,10 +1,9 @@
 //! Counting a failure, exactly, and telling the loader to look.
 
 use aya_ebpf::{
-    EbpfContext, bindings::BPF_NOEXIST,
-    helpers::{
-        bpf_get_current_cgroup_id, bpf_get_smp_processor_id, bpf_ktime_get_boot_ns,
-    },
+    EbpfContext,
+    bindings::BPF_NOEXIST,
+    helpers::{bpf_get_current_cgroup_id, bpf_get_smp_processor_id, bpf_ktime_get_boot_ns},
 };
 use aya_log_ebpf::warn;
 use fdtrace_common::{
@@ -43,7 +42,7 @@ pub(crate) fn failure<C: EbpfContext>(
         count(Counter::ListenerUnread);
     }
     // SAFETY: the value is a number, written once by whoever inserted the key.
-    let slot = match unsafe { SLOTS.get(&key) } {
+    let slot = match unsafe { SLOTS.get(key) } {
         Some(slot) => *slot,
         None => match new_slot(ctx, task, &key, file) {
             Some(slot) => slot,
@@ -104,15 +103,13 @@ fn new_slot<C: EbpfContext>(
     // It came out of the queue, so there is room for it.
     let _ = FREE_SLOTS.push(slot, 0);
     // SAFETY: as in `failure`.
-    match unsafe { SLOTS.get(key) } {
-        Some(slot) => Some(*slot),
-        None => {
-            if count(Counter::KeyRefused) {
-                warn!(ctx, "the kernel refused to store a key: its failures are not counted");
-            }
-            None
-        }
+    if let Some(slot) = unsafe { SLOTS.get(key) } {
+        return Some(*slot);
     }
+    if count(Counter::KeyRefused) {
+        warn!(ctx, "the kernel refused to store a key: its failures are not counted");
+    }
+    None
 }
 
 #[inline(always)]
@@ -131,13 +128,7 @@ fn emit(task: Task, key: &FailureKey, slot: u32, file: ListenerFile) {
 }
 
 #[inline(always)]
-fn fill(
-    record: &mut FailureRecord,
-    task: Task,
-    key: &FailureKey,
-    slot: u32,
-    file: ListenerFile,
-) {
+fn fill(record: &mut FailureRecord, task: Task, key: &FailureKey, slot: u32, file: ListenerFile) {
     let (tid, _) = Task::pid_tgid();
     let mut known = 0;
     record.soft_limit = 0;

@@ -17,10 +17,10 @@ pub(crate) use offset;
 /// One number of the offsets. Reading just that one keeps the others off the stack.
 #[inline(always)]
 pub(crate) fn constant(byte: usize) -> u32 {
-    let offsets = (&raw const OFFSETS).cast::<u8>();
+    let offsets = (&raw const OFFSETS).cast::<u32>();
     // SAFETY: `byte` is the place of a field. The global is initialised and never written after
     // load; a volatile read keeps the compiler from using the value it had at build time.
-    unsafe { core::ptr::read_volatile(offsets.byte_add(byte).cast::<u32>()) }
+    unsafe { core::ptr::read_volatile(offsets.byte_add(byte)) }
 }
 
 /// Loads a field through a pointer whose type the verifier knows.

@@ -26,8 +26,7 @@ pub(crate) struct ListenerFile {
 }
 
 impl ListenerFile {
-    pub(crate) const NONE: Self =
-        Self { file: core::ptr::null(), kind: FdKind::None, inode: 0 };
+    pub(crate) const NONE: Self = Self { file: core::ptr::null(), kind: FdKind::None, inode: 0 };
 
     #[inline(always)]
     pub(crate) fn of_fd(task: Task, fd: u32) -> Self {
@@ -135,6 +134,7 @@ fn unix_path(sk: *const c_void, facts: &mut ListenerFacts) -> Result<u32, i32> {
     // `len` counts sun_family too. The allocation is as long as the name (af_unix.c
     // unix_create_addr), so only that much of `path` is the name; the rest is cut off in user
     // space by `path_len`.
+    #[expect(clippy::cast_possible_truncation, reason = "108, and no more than that")]
     let path_len = bytes.saturating_sub(2).min(SUN_PATH_LEN as u32);
     #[expect(clippy::cast_possible_truncation, reason = "at most 108")]
     {

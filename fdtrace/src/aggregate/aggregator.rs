@@ -18,6 +18,9 @@ use crate::model::{
 /// servers known (Go's net/http and Python's asyncio wait up to 1 s).
 const QUIET: Duration = Duration::from_secs(2);
 
+/// Ticks come about once a second: one that comes a little early is as good as the next one.
+const SLACK: Duration = Duration::from_millis(200);
+
 /// The most lines the totals have. The oldest that are over are folded into one number.
 const MAX_SUBJECTS: usize = 16_384;
 
@@ -122,7 +125,8 @@ impl Aggregator {
         let interval = self.settings.interval;
         for subject in self.subjects.values_mut() {
             let Some(episode) = &subject.episode else { continue };
-            let due = now.since(episode.reported_at) >= interval && subject.unreported() > 0;
+            let due =
+                now.since(episode.reported_at) + SLACK >= interval && subject.unreported() > 0;
             let quiet = now.since(subject.last) >= QUIET;
             if !due && !quiet {
                 continue;
@@ -217,8 +221,7 @@ impl Aggregator {
         let (door, errno) = (subject.door, subject.errno);
         let filter = &self.settings.filter;
         let Process { id: process, comm, .. } = &subject.process;
-        if !filter.is_live(door, errno)
-            || !filter.wants(process.pid, comm, &subject.target, errno)
+        if !filter.is_live(door, errno) || !filter.wants(process.pid, comm, &subject.target, errno)
         {
             return None;
         }

@@ -6,6 +6,8 @@
 mod aggregator;
 mod slots;
 mod subject;
+#[cfg(test)]
+mod tests;
 
 pub use aggregator::{Aggregator, Host, Settings};
 pub use slots::SlotCount;

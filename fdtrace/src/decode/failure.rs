@@ -163,7 +163,10 @@ mod tests {
         let mut bytes = vec![0; FailureRecord::SIZE];
         let mut put = |at: usize, value: &[u8]| bytes[at..at + value.len()].copy_from_slice(value);
         let key = offset_of!(FailureRecord, key);
-        put(key + offset_of!(wire::FailureKey, start_boottime_ns), &7_000_000_000_u64.to_ne_bytes());
+        put(
+            key + offset_of!(wire::FailureKey, start_boottime_ns),
+            &7_000_000_000_u64.to_ne_bytes(),
+        );
         put(key + offset_of!(wire::FailureKey, inode), &4242_u64.to_ne_bytes());
         put(key + offset_of!(wire::FailureKey, tgid), &99_u32.to_ne_bytes());
         put(key + offset_of!(wire::FailureKey, errno), &24_u16.to_ne_bytes());
@@ -267,9 +270,6 @@ mod tests {
             }
         }
         let door = std::mem::offset_of!(wire::FailureKey, door);
-        assert_eq!(
-            failure(&with(door, &[9])),
-            Err(DecodeError::Value { field: "door", value: 9 })
-        );
+        assert_eq!(failure(&with(door, &[9])), Err(DecodeError::Value { field: "door", value: 9 }));
     }
 }

@@ -42,8 +42,8 @@ struct Type {
     kind: u32,
     kind_flag: bool,
     members: u32,
-    /// Size or type, as the kind says.
-    size_or_type: u32,
+    /// Size, or id of another type, as the kind says.
+    size_or_id: u32,
     start: usize,
 }
 
@@ -158,7 +158,7 @@ impl<'a> Btf<'a> {
             match ty.kind {
                 KIND_STRUCT | KIND_UNION => return Some(ty),
                 // typedef, volatile, const, restrict, type tag
-                8..=11 | 18 => id = ty.size_or_type,
+                8..=11 | 18 => id = ty.size_or_id,
                 _ => return None,
             }
         }
@@ -172,7 +172,7 @@ impl<'a> Btf<'a> {
             kind: info >> 24 & 0x1f,
             kind_flag: info >> 31 == 1,
             members: info & 0xffff,
-            size_or_type: u32_at(self.types, start + 8)?,
+            size_or_id: u32_at(self.types, start + 8)?,
             start,
         })
     }
@@ -256,8 +256,10 @@ mod tests {
             let mut out = Vec::new();
             out.extend_from_slice(&0xeb9f_u16.to_ne_bytes());
             out.extend_from_slice(&[1, 0]);
-            let (types, strings) =
-                (u32::try_from(self.types.len()).unwrap(), u32::try_from(self.strings.len()).unwrap());
+            let (types, strings) = (
+                u32::try_from(self.types.len()).unwrap(),
+                u32::try_from(self.strings.len()).unwrap(),
+            );
             for word in [24, 0, types, types, strings] {
                 out.extend_from_slice(&word.to_ne_bytes());
             }
@@ -279,7 +281,7 @@ mod tests {
             "outer",
             1 << 31 | 4 << 24 | 4,
             40,
-            &[x, 1, 0, 0, 3, 64, flag, 1, 1 << 24 | 133, named, 3, 192],
+            &[x, 1, 0, 0, 3, 64, flag, 1, 1 << 24 | 0x85, named, 3, 192],
         );
         blob.bytes()
     }

@@ -248,9 +248,8 @@ fn poll<T: AsFd + AsRawFd>(ring: T) -> io::Result<AsyncFd<T>> {
 
 /// Loads and attaches one program; returns where the kernel tells how it fares.
 fn attach(ebpf: &mut Ebpf, name: &str, (category, event): (&str, &str)) -> anyhow::Result<File> {
-    let program = ebpf
-        .program_mut(name)
-        .with_context(|| format!("the object has no program {name}"))?;
+    let program =
+        ebpf.program_mut(name).with_context(|| format!("the object has no program {name}"))?;
     let program: &mut TracePoint = program.try_into()?;
     program.load().map_err(|error| explain(error, &format!("loading the program {name}")))?;
     let step = format!("attaching {name} to {category}:{event}");

@@ -49,12 +49,16 @@ fn mount_privately() -> io::Result<()> {
     mount(c"fdtrace", c"/sys/kernel/tracing", Some(c"tracefs"), 0)
 }
 
-fn mount(source: &CStr, target: &CStr, kind: Option<&CStr>, flags: libc::c_ulong) -> io::Result<()> {
+fn mount(
+    source: &CStr,
+    target: &CStr,
+    kind: Option<&CStr>,
+    flags: libc::c_ulong,
+) -> io::Result<()> {
     let kind = kind.map_or(std::ptr::null(), CStr::as_ptr);
     // SAFETY: the strings are NUL-terminated and outlive the call; the data argument may be null.
-    let result = unsafe {
-        libc::mount(source.as_ptr(), target.as_ptr(), kind, flags, std::ptr::null())
-    };
+    let result =
+        unsafe { libc::mount(source.as_ptr(), target.as_ptr(), kind, flags, std::ptr::null()) };
     if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 

@@ -1,0 +1,239 @@
+//! A host that says what a test tells it to.
+
+use std::{
+    cell::{Cell, RefCell},
+    collections::HashMap,
+    net::{IpAddr, Ipv4Addr},
+    time::Duration,
+};
+
+use super::*;
+use crate::model::{
+    AcceptQueue, BootTime, Comm, Door, EpisodeReport, Errno, FailureEvent, FdLimits, FdUsage,
+    Filter, KeyId, Limit, Listener, ListenerAddress, Outcome, Phase, Pid, Process, ProcessId,
+    Report, Target, Tid,
+};
+
+const NO_SLOTS: [u32; 0] = [];
+const LIMITS: FdLimits = FdLimits { soft: Limit::Of(1024), hard: Limit::Of(4096) };
+
+struct FakeHost {
+    counts: RefCell<HashMap<u32, SlotCount>>,
+    open: Cell<Option<u64>>,
+    alive: Cell<bool>,
+}
+
+impl FakeHost {
+    fn new() -> Self {
+        let counts = RefCell::default();
+        Self { counts, open: Cell::new(Some(1024)), alive: Cell::new(true) }
+    }
+
+    fn count(&self, slot: u32, total: u64, last: BootTime) {
+        self.counts.borrow_mut().insert(slot, SlotCount { total, last });
+    }
+}
+
+impl Host for FakeHost {
+    fn fds(&self, _: ProcessId, known: Option<FdLimits>) -> FdUsage {
+        FdUsage { open: self.open.get().filter(|_| self.alive.get()), limits: known }
+    }
+
+    fn is_alive(&self, _: ProcessId) -> bool {
+        self.alive.get()
+    }
+
+    fn count(&self, slot: u32) -> SlotCount {
+        self.counts.borrow().get(&slot).copied().unwrap_or_default()
+    }
+}
+
+fn at(seconds: f64) -> BootTime {
+    BootTime(Duration::from_secs_f64(seconds))
+}
+
+fn event(slot: u32, inode: u64, seconds: f64) -> FailureEvent {
+    FailureEvent {
+        key: KeyId { slot, inode },
+        at: at(seconds),
+        process: ProcessId { pid: Pid(7), started: at(1.0) },
+        tid: Tid(7),
+        comm: Comm::from_bytes(b"srv"),
+        cgroup: 1,
+        door: Door::Accept4,
+        errno: Errno::EMFILE,
+        target: Target::Listener(Listener {
+            netns: Some(1),
+            address: ListenerAddress::Inet {
+                ip: IpAddr::V4(Ipv4Addr::LOCALHOST),
+                port: 9088,
+                dual_stack: Some(false),
+            },
+        }),
+        queue: Some(AcceptQueue { length: 61, limit: 128 }),
+        limits: Some(LIMITS),
+    }
+}
+
+fn describe(event: &FailureEvent) -> Process {
+    Process {
+        id: event.process,
+        comm: event.comm.clone(),
+        exe: None,
+        cmdline: None,
+        unit: None,
+        container: None,
+    }
+}
+
+fn aggregator(filter: Filter) -> Aggregator {
+    Aggregator::new(Settings { filter, interval: Duration::from_secs(5) })
+}
+
+fn episode(report: Report) -> EpisodeReport {
+    match report {
+        Report::Episode(episode) => *episode,
+        other => panic!("{other:?}"),
+    }
+}
+
+fn only_episode(reports: Vec<Report>) -> EpisodeReport {
+    assert_eq!(reports.len(), 1, "{reports:?}");
+    episode(reports.into_iter().next().unwrap())
+}
+
+/// Takes a record of a slot whose count is `total` by now.
+fn record(
+    aggregator: &mut Aggregator,
+    host: &FakeHost,
+    event: &FailureEvent,
+    total: u64,
+) -> Option<EpisodeReport> {
+    host.count(event.key.slot, total, event.at);
+    aggregator.record(event.at, event, host, describe).map(episode)
+}
+
+#[test]
+fn one_line_at_the_first_failure_then_one_an_interval_then_recovered() {
+    let host = FakeHost::new();
+    let mut aggregator = aggregator(Filter::default());
+    let opened = record(&mut aggregator, &host, &event(0, 5, 10.0), 1).unwrap();
+    assert_eq!((opened.phase, opened.count, opened.first), (Phase::Opened, 1, at(10.0)));
+    assert_eq!(opened.fds, FdUsage { open: Some(1024), limits: Some(LIMITS) });
+    // More records of the same are no news.
+    assert_eq!(record(&mut aggregator, &host, &event(0, 5, 10.1), 40), None);
+    assert_eq!(aggregator.tick(at(11.0), &host), []);
+    host.count(0, 120, at(14.9));
+    let updated = only_episode(aggregator.tick(at(14.9), &host));
+    assert_eq!((updated.phase, updated.count, updated.new), (Phase::Updated, 120, 119));
+    // Quiet, but every descriptor is still in use.
+    assert_eq!(aggregator.tick(at(18.0), &host), []);
+    host.open.set(Some(900));
+    let closed = only_episode(aggregator.tick(at(19.0), &host));
+    assert_eq!(closed.phase, Phase::Closed(Outcome::Recovered));
+    assert_eq!((closed.count, closed.last), (120, at(14.9)));
+    // The next failure is another episode, counted from there.
+    host.count(0, 123, at(30.0));
+    let opened = only_episode(aggregator.tick(at(30.5), &host));
+    assert_eq!((opened.phase, opened.count, opened.first), (Phase::Opened, 3, at(30.0)));
+    assert_eq!(aggregator.totals()[0].count, 123);
+}
+
+#[test]
+fn a_process_that_is_gone_was_full_and_has_exited() {
+    let host = FakeHost::new();
+    host.alive.set(false);
+    let mut aggregator = aggregator(Filter::default());
+    let opened = record(&mut aggregator, &host, &event(0, 5, 10.0), 3).unwrap();
+    // At EMFILE every descriptor below the limit was in use.
+    assert_eq!(opened.fds.open, Some(1024));
+    let closed = only_episode(aggregator.tick(at(12.0), &host));
+    assert_eq!(closed.phase, Phase::Closed(Outcome::Exited));
+}
+
+#[test]
+fn sockets_of_one_address_are_one_line() {
+    let host = FakeHost::new();
+    let mut aggregator = aggregator(Filter::default());
+    assert!(record(&mut aggregator, &host, &event(0, 5, 10.0), 2).is_some());
+    assert_eq!(record(&mut aggregator, &host, &event(1, 6, 10.1), 3), None);
+    let totals = aggregator.totals();
+    assert_eq!(totals.len(), 1);
+    assert_eq!(totals[0].count, 5);
+}
+
+#[test]
+fn what_is_filtered_out_is_neither_reported_nor_totalled() {
+    let host = FakeHost::new();
+    let mut aggregator = aggregator(Filter { ports: vec![80], ..Filter::default() });
+    assert_eq!(record(&mut aggregator, &host, &event(0, 5, 10.0), 2), None);
+    assert_eq!(aggregator.totals(), []);
+}
+
+#[test]
+fn a_probing_socket_call_is_totalled_but_no_news() {
+    let host = FakeHost::new();
+    let mut aggregator = aggregator(Filter::default());
+    let probing = FailureEvent {
+        door: Door::Socket,
+        errno: Errno::parse("EAFNOSUPPORT").unwrap(),
+        target: Target::None,
+        ..event(0, 0, 10.0)
+    };
+    assert_eq!(record(&mut aggregator, &host, &probing, 2), None);
+    assert_eq!(aggregator.totals()[0].count, 2);
+}
+
+#[test]
+fn a_slot_goes_back_when_its_process_is_gone_and_every_failure_stays_counted() {
+    let host = FakeHost::new();
+    let mut aggregator = aggregator(Filter::default());
+    record(&mut aggregator, &host, &event(0, 5, 10.0), 2);
+    assert_eq!(aggregator.retire(at(20.0), &host), NO_SLOTS);
+    host.alive.set(false);
+    assert_eq!(aggregator.retire(at(20.0), &host), NO_SLOTS, "its episode is open");
+    aggregator.tick(at(20.0), &host);
+    assert_eq!(aggregator.retire(at(20.0), &host), [0]);
+    assert_eq!(aggregator.retire(at(20.0), &host), NO_SLOTS, "once is enough");
+    assert_eq!(aggregator.recyclable(at(20.5)), NO_SLOTS);
+    assert_eq!(aggregator.recyclable(at(21.0)), [0]);
+    // One more was counted before the key was gone.
+    let last = SlotCount { total: 3, last: at(20.0) };
+    aggregator.recycled(at(21.0), 0, last, &host);
+    assert!(aggregator.is_idle());
+    assert_eq!(aggregator.totals()[0].count, 3);
+}
+
+#[test]
+fn a_slot_that_changes_hands_starts_from_zero() {
+    let host = FakeHost::new();
+    let mut aggregator = aggregator(Filter::default());
+    record(&mut aggregator, &host, &event(0, 5, 10.0), 7);
+    let other =
+        FailureEvent { process: ProcessId { pid: Pid(8), started: at(2.0) }, ..event(0, 9, 40.0) };
+    let opened = record(&mut aggregator, &host, &other, 4).unwrap();
+    assert_eq!(opened.count, 4);
+    let counts: Vec<_> = aggregator.totals().iter().map(|total| total.count).collect();
+    assert_eq!(counts, [7, 4]);
+}
+
+#[test]
+fn lines_are_bounded_and_what_is_folded_is_still_counted() {
+    let host = FakeHost::new();
+    host.alive.set(false);
+    let mut aggregator = aggregator(Filter::default());
+    let mut failures = 0;
+    for number in 0..20_000_u32 {
+        let other = FailureEvent {
+            process: ProcessId { pid: Pid(number), started: at(2.0) },
+            ..event(0, 5, 10.0 + f64::from(number))
+        };
+        record(&mut aggregator, &host, &other, 1);
+        failures += 1;
+        aggregator.tick(at(13.0 + f64::from(number)), &host);
+    }
+    let totals: u64 = aggregator.totals().iter().map(|total| total.count).sum();
+    assert!(aggregator.totals().len() <= 16_384);
+    assert!(aggregator.folded() > 0);
+    assert_eq!(totals + aggregator.folded(), failures);
+}

@@ -1,0 +1,148 @@
+//! Arguments → validated settings.
+//!
+//! Everything that can be said about an argument without asking the host is said here, in words
+//! that tell what to type instead. Nothing here touches the host, prints, or ends the program.
+
+mod exit;
+mod settings;
+#[cfg(test)]
+mod tests;
+mod value;
+
+pub use exit::ExitCode;
+pub use settings::{ColourChoice, TraceSettings};
+
+use std::{ffi::OsString, path::PathBuf, time::Duration};
+
+use clap::{ArgAction, Args, Parser, Subcommand};
+
+use crate::model::{Comm, Errno, Pid};
+
+const ABOUT: &str = "\
+Says which process, on which port, cannot accept connections.
+
+Reports failed accept, accept4, socket and socketpair calls of every process on this host: who, on \
+which listener, why, and how often. One line when failures start, one now and then while they last, \
+one when they end, and a table when fdtrace stops. Changes nothing on the host.";
+
+const AFTER_HELP: &str = "\
+Examples:
+  fdtrace                                    watch the whole host until Ctrl-C
+  fdtrace --port 9088 --errno EMFILE,ENFILE  only one port, only when descriptors run out
+  fdtrace --json --duration 10m >out.jsonl   ten minutes for a program to read
+
+Exit codes:
+  0   stopped by Ctrl-C, SIGTERM, --duration, or a reader that closed the pipe
+  1   something failed while running
+  2   the command line is wrong
+  3   this kernel cannot be traced; the message says what is missing
+  4   not permitted; run as root
+  10  --fail-on-exhaustion was given, and descriptors or memory ran out";
+
+#[derive(Debug, Parser)]
+#[command(
+    name = "fdtrace",
+    version,
+    about = ABOUT,
+    max_term_width = 100,
+    help_expected = true,
+    args_conflicts_with_subcommands = true,
+    disable_help_subcommand = true,
+    after_help = AFTER_HELP
+)]
+struct Cli {
+    #[command(subcommand)]
+    command: Option<Command>,
+
+    #[command(flatten)]
+    trace: TraceArgs,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// The same as no command: report failed calls as they happen
+    #[command(after_help = AFTER_HELP)]
+    Trace(TraceArgs),
+}
+
+#[derive(Debug, Args)]
+struct TraceArgs {
+    /// Only these processes; repeat it or separate by commas
+    #[arg(long, value_name = "PID", value_delimiter = ',', value_parser = value::pid)]
+    #[arg(help_heading = "Which failures")]
+    pid: Vec<Pid>,
+
+    /// Only listeners on these local ports
+    #[arg(long, value_name = "PORT", value_delimiter = ',', value_parser = value::port)]
+    #[arg(help_heading = "Which failures")]
+    port: Vec<u16>,
+
+    /// Only processes of these names: the whole short name, as `ps -o comm` shows it
+    #[arg(long, value_name = "NAME", value_delimiter = ',', value_parser = value::comm)]
+    #[arg(help_heading = "Which failures")]
+    comm: Vec<Comm>,
+
+    /// Only these errnos, by name or number: EMFILE is the process's limit, ENFILE the host's
+    #[arg(long, value_name = "ERRNO", value_delimiter = ',', value_parser = value::errno)]
+    #[arg(help_heading = "Which failures")]
+    errno: Vec<Errno>,
+
+    /// How often to write a line about failures that go on: 500ms, 10s, 2m, 1h
+    #[arg(long, value_name = "TIME", default_value = "5s", value_parser = value::interval)]
+    #[arg(help_heading = "How long")]
+    interval: Duration,
+
+    /// Stop by itself after this time
+    #[arg(long, value_name = "TIME", value_parser = value::duration)]
+    #[arg(help_heading = "How long")]
+    duration: Option<Duration>,
+
+    /// Write JSON lines instead of text; docs/json.md explains the fields
+    #[arg(long, help_heading = "Output")]
+    json: bool,
+
+    /// Colour in text; auto is on a terminal, unless `NO_COLOR` is set
+    #[arg(long, visible_alias = "color", value_name = "auto|always|never", value_enum)]
+    #[arg(default_value = "auto", hide_possible_values = true, help_heading = "Output")]
+    colour: ColourChoice,
+
+    /// Exit with 10 if anything ran out of descriptors or memory
+    #[arg(long, help_heading = "Output")]
+    fail_on_exhaustion: bool,
+
+    /// Debug messages on stderr
+    #[arg(short, long, action = ArgAction::Count, help_heading = "Output")]
+    verbose: u8,
+
+    /// Type information (BTF) of the running kernel, where it is not in the usual place
+    #[arg(long, value_name = "FILE", default_value = "/sys/kernel/btf/vmlinux")]
+    #[arg(help_heading = "Kernel")]
+    btf: PathBuf,
+
+    /// How many processes, listeners and errnos can be told apart at once
+    #[arg(long, value_name = "N", hide = true, default_value_t = fdtrace_common::DEFAULT_SLOTS)]
+    #[arg(value_parser = clap::value_parser!(u32).range(1..=65536))]
+    max_keys: u32,
+
+    /// Size of the kernel's buffer of notices
+    #[arg(long, value_name = "N", hide = true, value_parser = value::ring_bytes)]
+    #[arg(default_value_t = fdtrace_common::DEFAULT_RING_BYTES)]
+    ring_bytes: u32,
+}
+
+/// Reads a command line, program name first.
+///
+/// `Err` is also `--help` and `--version`: print it with [`clap::Error::print`], and exit with its
+/// [`exit_code`](clap::Error::exit_code), which is 0 for those and 2 for what is wrong.
+pub fn parse_from<I>(args: I) -> Result<TraceSettings, clap::Error>
+where
+    I: IntoIterator,
+    I::Item: Into<OsString> + Clone,
+{
+    let cli = Cli::try_parse_from(args)?;
+    let trace = match cli.command {
+        Some(Command::Trace(trace)) => trace,
+        None => cli.trace,
+    };
+    Ok(trace.into())
+}

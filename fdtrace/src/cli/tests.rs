@@ -1,0 +1,195 @@
+//! Command lines, good and bad.
+
+use std::ffi::OsStr;
+
+use clap::{CommandFactory as _, error::ErrorKind};
+
+use super::*;
+use crate::model::Filter;
+
+fn parse(args: &[&str]) -> Result<TraceSettings, clap::Error> {
+    parse_from([&["fdtrace"], args].concat())
+}
+
+#[track_caller]
+fn settings(args: &[&str]) -> TraceSettings {
+    parse(args).unwrap_or_else(|error| panic!("{error}"))
+}
+
+#[track_caller]
+fn refused(args: &[&str], message: &str) {
+    let error = parse(args).unwrap_err();
+    let text = error.to_string();
+    assert!(text.contains(message), "{text}");
+    assert_eq!(error.exit_code(), i32::from(ExitCode::Usage as u8));
+    assert!(error.use_stderr());
+}
+
+#[test]
+fn definitions_are_consistent() {
+    Cli::command().debug_assert();
+}
+
+#[test]
+fn defaults() {
+    let expected = TraceSettings {
+        filter: Filter::default(),
+        interval: Duration::from_secs(5),
+        duration: None,
+        json: false,
+        colour: ColourChoice::Auto,
+        fail_on_exhaustion: false,
+        btf: PathBuf::from("/sys/kernel/btf/vmlinux"),
+        max_keys: fdtrace_common::DEFAULT_SLOTS,
+        ring_bytes: fdtrace_common::DEFAULT_RING_BYTES,
+        verbose: 0,
+    };
+    assert_eq!(settings(&[]), expected);
+    assert_eq!(settings(&["trace"]), expected);
+}
+
+#[test]
+fn every_flag_with_and_without_the_command() {
+    let flags = [
+        "--pid=1,2",
+        "--pid",
+        "3",
+        "--port=80,443",
+        "--comm=nginx,tmux: server",
+        "--errno",
+        "emfile,23",
+        "--interval=500ms",
+        "--duration=1h",
+        "--json",
+        "--color=always",
+        "--fail-on-exhaustion",
+        "--btf=/tmp/btf",
+        "--max-keys=64",
+        "--ring-bytes=4096",
+        "-vv",
+    ];
+    let expected = TraceSettings {
+        filter: Filter {
+            pids: vec![Pid(1), Pid(2), Pid(3)],
+            ports: vec![80, 443],
+            comms: vec![Comm::from_bytes(b"nginx"), Comm::from_bytes(b"tmux: server")],
+            errnos: vec![Errno::EMFILE, Errno::ENFILE],
+        },
+        interval: Duration::from_millis(500),
+        duration: Some(Duration::from_secs(3600)),
+        json: true,
+        colour: ColourChoice::Always,
+        fail_on_exhaustion: true,
+        btf: PathBuf::from("/tmp/btf"),
+        max_keys: 64,
+        ring_bytes: 4096,
+        verbose: 2,
+    };
+    assert_eq!(settings(&flags), expected);
+    assert_eq!(settings(&[&["trace"][..], &flags].concat()), expected);
+    assert_eq!(settings(&["--colour", "never"]).colour, ColourChoice::Never);
+    assert_eq!(settings(&["--comm", "123456789012345"]).filter.comms.len(), 1);
+}
+
+#[test]
+fn durations() {
+    let cases = [
+        ("1ms", 1),
+        ("500ms", 500),
+        ("10s", 10_000),
+        ("2m", 120_000),
+        ("1h", 3_600_000),
+        ("7d", 604_800_000),
+    ];
+    for (text, millis) in cases {
+        assert_eq!(settings(&["--duration", text]).duration, Some(Duration::from_millis(millis)));
+    }
+    let example = "give a number and its unit: 500ms, 10s, 2m, 1h, 1d";
+    for text in ["", "10", "s", "1.5s", "+1s", "1 s", "1w", "10S", "１s"] {
+        refused(&["--duration", text], example);
+    }
+    refused(&["--duration=-1s"], example);
+    refused(&["--duration", "0s"], "give more than nothing");
+    refused(&["--duration", "99999999999999999999s"], "longer than any run");
+    refused(&["--duration", "9999999999999999d"], "longer than any run");
+    refused(&["--interval", "0s"], "give more than nothing");
+    refused(&["--interval", "99ms"], "give 100ms or more");
+    assert_eq!(settings(&["--interval", "100ms"]).interval, Duration::from_millis(100));
+}
+
+#[test]
+fn filters_that_would_match_nothing_are_refused() {
+    let pid = "give the number of a process";
+    for text in ["", "0", "nginx", "-1", "1,", "2147483648"] {
+        refused(&[&format!("--pid={text}")], pid);
+    }
+    for text in ["", "0", "65536", "http", "80,"] {
+        refused(&["--port", text], "give a port from 1 to 65535");
+    }
+    refused(&["--comm", ""], "give the name of a process");
+    refused(&["--comm", "nginx,"], "give the name of a process");
+    refused(
+        &["--comm", "dataforwardserver"],
+        "'--comm <NAME>': the kernel keeps 15 bytes of a name, so none is that long; \
+         try 'dataforwardserv'",
+    );
+    // Cut between characters.
+    refused(&["--comm", "日本日本日本"], "try '日本日本日'");
+    for text in ["", "0", "4096", "EWHAT", "EMFILE,"] {
+        refused(&["--errno", text], "give a number from 1 to 4095 or one of EPERM, ");
+    }
+    refused(&["--errno", "EWHAT"], "ENFILE, EMFILE");
+}
+
+#[test]
+fn other_mistakes() {
+    refused(&["--max-keys", "0"], "0 is not in 1..=65536");
+    refused(&["--max-keys", "65537"], "65537 is not in 1..=65536");
+    for text in ["", "0", "2048", "5000", "4294967296"] {
+        refused(&["--ring-bytes", text], "give a power of two, 4096 or more");
+    }
+    refused(&["--colour", "blue"], "[possible values: auto, always, never]");
+    refused(&["--btf", ""], "a value is required for '--btf <FILE>'");
+    refused(&["--pid"], "a value is required for '--pid <PID>'");
+    refused(&["--prot", "80"], "a similar argument exists: '--port'");
+    refused(&["tarce"], "unrecognized subcommand 'tarce'");
+    refused(&["--json", "trace"], "cannot be used with");
+}
+
+#[test]
+fn help_and_version_are_no_mistakes() {
+    for (flag, kind) in [
+        ("--help", ErrorKind::DisplayHelp),
+        ("-h", ErrorKind::DisplayHelp),
+        ("--version", ErrorKind::DisplayVersion),
+    ] {
+        let error = parse(&[flag]).unwrap_err();
+        assert_eq!((error.kind(), error.exit_code()), (kind, 0));
+        assert!(!error.use_stderr());
+    }
+}
+
+/// Read help.txt as prose before you change it here.
+#[test]
+fn help_is_as_written_down() {
+    let command = Cli::command().term_width(100);
+    let help = command.try_get_matches_from(["fdtrace", "--help"]).unwrap_err().to_string();
+    if std::env::var_os("UPDATE_EXPECTED").is_some() {
+        std::fs::write(concat!(env!("CARGO_MANIFEST_DIR"), "/src/cli/help.txt"), &help).unwrap();
+        return;
+    }
+    assert_eq!(help, include_str!("help.txt"), "UPDATE_EXPECTED=1 cargo test writes help.txt");
+}
+
+#[test]
+fn colour() {
+    let on = |choice: ColourChoice, terminal, no_color: Option<&str>| {
+        choice.is_on(terminal, no_color.map(OsStr::new))
+    };
+    assert!(on(ColourChoice::Auto, true, None));
+    assert!(on(ColourChoice::Auto, true, Some("")));
+    assert!(!on(ColourChoice::Auto, true, Some("1")));
+    assert!(!on(ColourChoice::Auto, false, None));
+    assert!(on(ColourChoice::Always, false, Some("1")));
+    assert!(!on(ColourChoice::Never, true, None));
+}

@@ -1,0 +1,87 @@
+//! The text of one argument → its value, or what to type instead.
+//!
+//! clap puts `invalid value '…' for '--…': ` before each message.
+
+use std::time::Duration;
+
+use crate::model::{Comm, Errno, Pid};
+
+/// Shorter ones would report faster than the kernel side tells (`DEFAULT_RECORD_INTERVAL_NS`).
+const LEAST_INTERVAL: Duration = Duration::from_millis(100);
+
+/// The kernel maps whole pages.
+const LEAST_RING_BYTES: u32 = 4096;
+
+/// Units of a duration in milliseconds. `ms` comes before the units it ends like.
+const UNITS: [(&str, u64); 5] =
+    [("ms", 1), ("s", 1_000), ("m", 60_000), ("h", 3_600_000), ("d", 86_400_000)];
+
+/// Longest name the kernel keeps: `TASK_COMM_LEN` is 16, with its NUL.
+const MOST_COMM: usize = fdtrace_common::COMM_LEN - 1;
+
+pub(super) fn pid(text: &str) -> Result<Pid, String> {
+    let pid = text.parse().ok().filter(|pid| (1..=i32::MAX.cast_unsigned()).contains(pid));
+    pid.map(Pid).ok_or_else(|| "give the number of a process, as `ps` shows it".to_owned())
+}
+
+pub(super) fn port(text: &str) -> Result<u16, String> {
+    let port = text.parse().ok().filter(|port| *port > 0);
+    port.ok_or_else(|| "give a port from 1 to 65535".to_owned())
+}
+
+pub(super) fn comm(text: &str) -> Result<Comm, String> {
+    if text.is_empty() {
+        return Err("give the name of a process, as `ps -o comm` shows it".to_owned());
+    }
+    if text.len() > MOST_COMM {
+        let mut end = MOST_COMM;
+        while !text.is_char_boundary(end) {
+            end -= 1;
+        }
+        return Err(format!(
+            "the kernel keeps {MOST_COMM} bytes of a name, so none is that long; try '{}'",
+            &text[..end]
+        ));
+    }
+    Ok(Comm::from_bytes(text.as_bytes()))
+}
+
+pub(super) fn errno(text: &str) -> Result<Errno, String> {
+    Errno::parse(text).ok_or_else(|| {
+        let names: Vec<&str> = Errno::names().collect();
+        format!("give a number from 1 to 4095 or one of {}", names.join(", "))
+    })
+}
+
+pub(super) fn interval(text: &str) -> Result<Duration, String> {
+    let interval = duration(text)?;
+    if interval < LEAST_INTERVAL {
+        return Err("give 100ms or more".to_owned());
+    }
+    Ok(interval)
+}
+
+pub(super) fn duration(text: &str) -> Result<Duration, String> {
+    let example = || "give a number and its unit: 500ms, 10s, 2m, 1h, 1d".to_owned();
+    let (number, unit) = UNITS
+        .iter()
+        .find_map(|(name, unit)| Some((text.strip_suffix(name)?, *unit)))
+        .ok_or_else(example)?;
+    // u64's own parser takes a plus sign.
+    if number.is_empty() || !number.bytes().all(|byte| byte.is_ascii_digit()) {
+        return Err(example());
+    }
+    let millis: Option<u64> = number.parse().ok().and_then(|number: u64| number.checked_mul(unit));
+    match millis {
+        Some(0) => Err("give more than nothing".to_owned()),
+        Some(millis) => Ok(Duration::from_millis(millis)),
+        None => Err("give less: this is longer than any run".to_owned()),
+    }
+}
+
+pub(super) fn ring_bytes(text: &str) -> Result<u32, String> {
+    let bytes = text.parse().ok();
+    bytes
+        .filter(|bytes: &u32| bytes.is_power_of_two() && *bytes >= LEAST_RING_BYTES)
+        .ok_or_else(|| format!("give a power of two, {LEAST_RING_BYTES} or more"))
+}

@@ -1,0 +1,14 @@
+//! Stage 3: a process id from the kernel becomes a process a person knows.
+//!
+//! In: who failed and when it started. Out: its executable, arguments, unit, container, open
+//! descriptors and limits, each `None` where it could not be read. Only `/proc` is read, under a
+//! root that the caller names. Nothing here waits, writes, or calls bpf(2), and nothing read here
+//! decides whether a failure is counted.
+
+mod cgroup;
+mod parse;
+mod proc_dir;
+mod processes;
+
+pub use cgroup::{Placement, placement};
+pub use processes::Processes;

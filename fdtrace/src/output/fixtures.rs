@@ -1,0 +1,169 @@
+//! Reports that the sinks' tests share.
+
+use std::{
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    path::PathBuf,
+    time::{Duration, SystemTime},
+};
+
+use crate::model::{
+    AcceptQueue, BootTime, Comm, Door, EpisodeReport, Errno, FdLimits, FdUsage, Limit, Listener,
+    ListenerAddress, LostCount, LostKind, Outcome, Phase, Pid, ProbeReport, Process, ProcessId,
+    Report, Started, Summary, Target, Total, UnixName, WallClock,
+};
+
+/// Boot was at 2024-07-29 21:56:40.000 UTC.
+pub(super) fn clock() -> WallClock {
+    let wall = SystemTime::UNIX_EPOCH + Duration::from_secs(1_722_290_200);
+    WallClock { boot: BootTime(Duration::ZERO), wall }
+}
+
+pub(super) const fn at(millis: u64) -> BootTime {
+    BootTime(Duration::from_millis(millis))
+}
+
+pub(super) fn process() -> Process {
+    Process {
+        id: ProcessId { pid: Pid(14807), started: at(1_500) },
+        comm: Comm::from_bytes(b"dataforwardsrv"),
+        exe: Some(PathBuf::from("/opt/df/dataforwardsrv")),
+        cmdline: Some(vec![b"dataforwardsrv".to_vec(), b"--port=9088".to_vec()]),
+        unit: Some("supervisord.service".to_owned()),
+        container: None,
+    }
+}
+
+/// One of which only the kernel side told.
+pub(super) fn stranger(comm: &[u8]) -> Process {
+    Process { comm: Comm::from_bytes(comm), exe: None, cmdline: None, unit: None, ..process() }
+}
+
+pub(super) fn inet(ip: IpAddr, port: u16, dual_stack: Option<bool>) -> Target {
+    listener(ListenerAddress::Inet { ip, port, dual_stack })
+}
+
+pub(super) fn every(port: u16) -> Target {
+    inet(Ipv6Addr::UNSPECIFIED.into(), port, Some(true))
+}
+
+pub(super) fn ipv4(port: u16) -> Target {
+    inet(Ipv4Addr::new(192, 0, 2, 7).into(), port, None)
+}
+
+pub(super) fn unix(name: UnixName) -> Target {
+    listener(ListenerAddress::Unix(name))
+}
+
+pub(super) fn listener(address: ListenerAddress) -> Target {
+    Target::Listener(Listener { netns: Some(4_026_531_840), address })
+}
+
+/// Everything known, the first line of the design.
+pub(super) fn opened() -> EpisodeReport {
+    EpisodeReport {
+        at: at(3_120),
+        phase: Phase::Opened,
+        process: process(),
+        target: every(9088),
+        door: Door::Accept4,
+        errno: Errno::EMFILE,
+        count: 1,
+        new: 1,
+        period: Duration::ZERO,
+        first: at(3_119),
+        last: at(3_119),
+        fds: FdUsage {
+            open: Some(1024),
+            limits: Some(FdLimits { soft: Limit::Of(1024), hard: Limit::Of(4096) }),
+        },
+        queue: Some(AcceptQueue { length: 61, limit: 128 }),
+    }
+}
+
+/// Nothing known but that it failed.
+pub(super) fn unknown() -> EpisodeReport {
+    EpisodeReport {
+        process: stranger(b""),
+        target: Target::Unread,
+        fds: FdUsage::default(),
+        queue: None,
+        ..opened()
+    }
+}
+
+pub(super) fn updated() -> EpisodeReport {
+    EpisodeReport {
+        at: at(8_120),
+        phase: Phase::Updated,
+        count: 8,
+        new: 7,
+        period: Duration::from_secs(5),
+        last: at(8_100),
+        queue: Some(AcceptQueue { length: 129, limit: 128 }),
+        ..opened()
+    }
+}
+
+pub(super) fn closed(outcome: Outcome) -> EpisodeReport {
+    EpisodeReport {
+        at: at(81_440),
+        phase: Phase::Closed(outcome),
+        count: 119,
+        new: 3,
+        period: Duration::from_millis(3_320),
+        last: at(81_300),
+        ..opened()
+    }
+}
+
+pub(super) fn socket() -> EpisodeReport {
+    EpisodeReport {
+        process: stranger(b"node"),
+        target: Target::None,
+        door: Door::Socket,
+        queue: None,
+        ..opened()
+    }
+}
+
+pub(super) fn started() -> Started {
+    let probe = |probe| ProbeReport { probe, form: "tracepoint" };
+    Started {
+        at: at(3_000),
+        version: "0.1.0",
+        kernel: "6.12.117".to_owned(),
+        probes: ["accept", "accept4", "socket", "socketpair"].map(probe).to_vec(),
+    }
+}
+
+pub(super) fn lost(keys_full: u64, program_skipped: Option<u64>) -> Vec<LostCount> {
+    let lost = |reason, kind, count| LostCount { reason, kind, count };
+    vec![
+        lost("keys_full", LostKind::Failures, Some(keys_full)),
+        lost("key_refused", LostKind::Failures, Some(0)),
+        lost("ring_full", LostKind::Notices, Some(0)),
+        lost("listener_unread", LostKind::Attribution, Some(0)),
+        lost("program_skipped", LostKind::Calls, program_skipped),
+        lost("record_undecoded", LostKind::Notices, Some(0)),
+        lost("totals_full", LostKind::Attribution, Some(0)),
+    ]
+}
+
+pub(super) fn total(episode: EpisodeReport) -> Total {
+    let EpisodeReport { process, target, door, errno, count, first, last, .. } = episode;
+    Total { process, target, door, errno, count, first, last }
+}
+
+pub(super) fn summary(totals: Vec<Total>) -> Summary {
+    Summary {
+        started: at(3_000),
+        at: at(81_440),
+        totals,
+        lost: lost(0, Some(0)),
+        probes: started().probes,
+    }
+}
+
+pub(super) fn episode(episode: EpisodeReport) -> Report {
+    Report::Episode(Box::new(episode))
+}

@@ -1,0 +1,296 @@
+//! The JSON form of each report, borrowed from the model.
+//!
+//! Renaming anything in the model changes nothing here; renaming anything here breaks a promise.
+
+use std::{borrow::Cow, net::IpAddr, time::Duration};
+
+use jiff::Timestamp;
+use serde::{Serialize, Serializer, ser::SerializeMap as _};
+
+use crate::model::{
+    self, BootTime, Door, EpisodeReport, Errno, FdUsage, Limit, ListenerAddress, LostCount,
+    Outcome, Phase, ProbeReport, Report, Target, UnixName, WallClock,
+};
+
+/// Grows when a field changes its meaning or goes away, not when one is added.
+const SCHEMA: u32 = 1;
+
+#[derive(Serialize)]
+pub(super) struct Line<'a> {
+    schema: u32,
+    time: String,
+    kind: &'static str,
+    #[serde(flatten)]
+    body: Body<'a>,
+}
+
+#[derive(Serialize)]
+#[serde(untagged)]
+enum Body<'a> {
+    Started(Started<'a>),
+    Episode(Box<Episode<'a>>),
+    Lost { lost: Lost<'a> },
+    Summary(Summary<'a>),
+}
+
+#[derive(Serialize)]
+struct Started<'a> {
+    version: &'a str,
+    kernel: &'a str,
+    probes: Vec<Probe<'a>>,
+}
+
+#[derive(Serialize)]
+struct Probe<'a> {
+    probe: &'a str,
+    form: &'a str,
+}
+
+#[derive(Serialize)]
+struct Episode<'a> {
+    #[serde(flatten)]
+    key: Key<'a>,
+    count: u64,
+    new: u64,
+    fds: Fds,
+    accept_queue: Option<AcceptQueue>,
+    first: String,
+    last: String,
+    duration_s: f64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    outcome: Option<&'static str>,
+}
+
+/// What failures are counted by.
+#[derive(Serialize)]
+struct Key<'a> {
+    process: Process<'a>,
+    listener: Option<Listener<'a>>,
+    target: &'static str,
+    failure: Cow<'static, str>,
+    door: &'static str,
+}
+
+#[derive(Serialize)]
+struct Process<'a> {
+    pid: u32,
+    comm: Cow<'a, str>,
+    exe: Option<Cow<'a, str>>,
+    cmdline: Option<Vec<Cow<'a, str>>>,
+    start_time: String,
+    unit: Option<&'a str>,
+    container: Option<&'a str>,
+}
+
+#[derive(Serialize)]
+struct Listener<'a> {
+    family: Cow<'static, str>,
+    address: Option<IpAddr>,
+    port: Option<u16>,
+    path: Option<Cow<'a, str>>,
+    netns: Option<u32>,
+}
+
+#[derive(Serialize)]
+struct Fds {
+    open: Option<u64>,
+    soft: Option<u64>,
+    hard: Option<u64>,
+}
+
+#[derive(Serialize)]
+struct AcceptQueue {
+    length: u32,
+    limit: u32,
+}
+
+#[derive(Serialize)]
+struct Summary<'a> {
+    started: String,
+    totals: Vec<Total<'a>>,
+    lost: Lost<'a>,
+    probes: Vec<Probe<'a>>,
+}
+
+#[derive(Serialize)]
+struct Total<'a> {
+    #[serde(flatten)]
+    key: Key<'a>,
+    count: u64,
+    first: String,
+    last: String,
+}
+
+/// `{"REASON": COUNT}`
+struct Lost<'a>(&'a [LostCount]);
+
+impl Serialize for Lost<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut map = serializer.serialize_map(Some(self.0.len()))?;
+        for lost in self.0 {
+            map.serialize_entry(lost.reason, &lost.count)?;
+        }
+        map.end()
+    }
+}
+
+impl<'a> Line<'a> {
+    pub(super) fn new(report: &'a Report, clock: &WallClock) -> Self {
+        let (at, kind, body) = match report {
+            Report::Started(started) => {
+                let model::Started { at, version, kernel, probes } = started;
+                let body = Started { version, kernel, probes: probe_list(probes) };
+                (*at, "started", Body::Started(body))
+            }
+            Report::Episode(report) => {
+                let kind = match report.phase {
+                    Phase::Opened => "episode_opened",
+                    Phase::Updated => "episode_updated",
+                    Phase::Closed(_) => "episode_closed",
+                };
+                (report.at, kind, Body::Episode(Box::new(Episode::new(report, clock))))
+            }
+            Report::Lost(report) => (report.at, "lost", Body::Lost { lost: Lost(&report.lost) }),
+            Report::Summary(summary) => {
+                let model::Summary { started, at, totals, lost, probes } = summary;
+                let body = Summary {
+                    started: date(*started, clock),
+                    totals: totals.iter().map(|total| Total::new(total, clock)).collect(),
+                    lost: Lost(lost),
+                    probes: probe_list(probes),
+                };
+                (*at, "summary", Body::Summary(body))
+            }
+        };
+        Self { schema: SCHEMA, time: date(at, clock), kind, body }
+    }
+}
+
+impl<'a> Episode<'a> {
+    fn new(report: &'a EpisodeReport, clock: &WallClock) -> Self {
+        Self {
+            key: Key::new(&report.process, &report.target, report.errno, report.door, clock),
+            count: report.count,
+            new: report.new,
+            fds: fds(&report.fds),
+            accept_queue: report
+                .queue
+                .map(|model::AcceptQueue { length, limit }| AcceptQueue { length, limit }),
+            first: date(report.first, clock),
+            last: date(report.last, clock),
+            duration_s: seconds(report.last.since(report.first)),
+            outcome: report.outcome().map(|outcome| match outcome {
+                Outcome::Recovered => "recovered",
+                Outcome::Exited => "exited",
+                Outcome::Unfinished => "unfinished",
+            }),
+        }
+    }
+}
+
+impl<'a> Key<'a> {
+    fn new(
+        of: &'a model::Process,
+        on: &'a Target,
+        errno: Errno,
+        door: Door,
+        clock: &WallClock,
+    ) -> Self {
+        Self {
+            process: process(of, clock),
+            listener: listener(on),
+            target: target(on),
+            failure: failure(errno),
+            door: door.name(),
+        }
+    }
+}
+
+impl<'a> Total<'a> {
+    fn new(total: &'a model::Total, clock: &WallClock) -> Self {
+        Self {
+            key: Key::new(&total.process, &total.target, total.errno, total.door, clock),
+            count: total.count,
+            first: date(total.first, clock),
+            last: date(total.last, clock),
+        }
+    }
+}
+
+fn probe_list(probes: &[ProbeReport]) -> Vec<Probe<'_>> {
+    probes.iter().map(|ProbeReport { probe, form }| Probe { probe, form }).collect()
+}
+
+fn process<'a>(process: &'a model::Process, clock: &WallClock) -> Process<'a> {
+    let model::Process { id, comm, exe, cmdline, unit, container } = process;
+    Process {
+        pid: id.pid.0,
+        comm: text(comm.as_bytes()),
+        exe: exe.as_deref().map(std::path::Path::to_string_lossy),
+        cmdline: cmdline.as_ref().map(|list| list.iter().map(|argument| text(argument)).collect()),
+        start_time: date(id.started, clock),
+        unit: unit.as_deref(),
+        container: container.as_deref(),
+    }
+}
+
+fn listener(target: &Target) -> Option<Listener<'_>> {
+    let model::Listener { netns, address } = target.listener()?;
+    let (family, ip, path) = match address {
+        ListenerAddress::Inet { ip: ip @ IpAddr::V4(_), .. } => ("inet".into(), Some(*ip), None),
+        ListenerAddress::Inet { ip: ip @ IpAddr::V6(_), .. } => ("inet6".into(), Some(*ip), None),
+        ListenerAddress::Unix(name) => ("unix".into(), None, unix_path(name)),
+        ListenerAddress::Other(family) => (format!("af_{family}").into(), None, None),
+    };
+    Some(Listener { family, address: ip, port: address.port(), path, netns: *netns })
+}
+
+fn unix_path(name: &UnixName) -> Option<Cow<'_, str>> {
+    match name {
+        UnixName::Path(path) => Some(text(path)),
+        UnixName::Abstract(name) => Some(format!("@{}", text(name)).into()),
+        UnixName::Unnamed => Some("".into()),
+        UnixName::Unknown => None,
+    }
+}
+
+const fn target(target: &Target) -> &'static str {
+    match target {
+        Target::Listener(_) => "listener",
+        Target::None => "none",
+        Target::NotSocket => "not_socket",
+        Target::NotOpen => "not_open",
+        Target::Unread => "unread",
+    }
+}
+
+fn failure(errno: Errno) -> Cow<'static, str> {
+    errno.name().map_or_else(|| format!("errno_{}", errno.0).into(), Cow::from)
+}
+
+fn fds(usage: &FdUsage) -> Fds {
+    // RLIM_INFINITY as the kernel has it: greater than every count, where null would be unknown.
+    let number = |limit: Limit| limit.number().unwrap_or(u64::MAX);
+    Fds {
+        open: usage.open,
+        soft: usage.limits.map(|limits| number(limits.soft)),
+        hard: usage.limits.map(|limits| number(limits.hard)),
+    }
+}
+
+/// RFC 3339 in UTC, with milliseconds.
+fn date(at: BootTime, clock: &WallClock) -> String {
+    // Out of range only where the host's clock is thousands of years off.
+    let timestamp = Timestamp::try_from(clock.date(at)).unwrap_or_default();
+    format!("{timestamp:.3}")
+}
+
+/// Whole milliseconds as seconds.
+fn seconds(duration: Duration) -> f64 {
+    Duration::new(duration.as_secs(), duration.subsec_millis() * 1_000_000).as_secs_f64()
+}
+
+/// As text, invalid UTF-8 replaced.
+fn text(bytes: &[u8]) -> Cow<'_, str> {
+    String::from_utf8_lossy(bytes)
+}

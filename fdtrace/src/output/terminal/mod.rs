@@ -1,0 +1,64 @@
+//! Reports as lines for a person: one line per change of state, a table at the end.
+//!
+//! Layout only. What is unknown is left out or written `?`, never guessed. The lines are not a
+//! format to parse; [`Json`](super::Json) is.
+
+mod line;
+mod lost;
+mod table;
+#[cfg(test)]
+mod tests;
+mod words;
+
+use std::io::{self, Write};
+
+use jiff::tz::TimeZone;
+
+use super::Sink;
+use crate::model::{Report, WallClock};
+use words::Times;
+
+/// Whether headlines have colour.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Colour {
+    /// Plain text.
+    Never,
+    /// ANSI colours.
+    Always,
+}
+
+/// Writes lines for a person to `W`.
+#[derive(Debug)]
+pub struct Terminal<W> {
+    writer: W,
+    colour: Colour,
+    zone: TimeZone,
+}
+
+impl<W: Write> Terminal<W> {
+    /// Times are the system's local times; UTC where the system does not say.
+    pub fn new(writer: W, colour: Colour) -> Self {
+        let zone = TimeZone::try_system().unwrap_or(TimeZone::UTC);
+        Self { writer, colour, zone }
+    }
+
+    /// The same with times of another zone.
+    #[must_use]
+    pub fn with_time_zone(self, zone: TimeZone) -> Self {
+        Self { zone, ..self }
+    }
+}
+
+impl<W: Write> Sink for Terminal<W> {
+    fn write(&mut self, report: &Report, clock: &WallClock) -> io::Result<()> {
+        let times = Times { zone: &self.zone, clock };
+        let text = match report {
+            Report::Started(started) => line::started(started),
+            Report::Episode(episode) => line::episode(episode, &times, self.colour),
+            Report::Lost(lost) => lost::lines(lost, &times, self.colour),
+            Report::Summary(summary) => table::summary(summary, &times),
+        };
+        self.writer.write_all(text.as_bytes())?;
+        self.writer.flush()
+    }
+}

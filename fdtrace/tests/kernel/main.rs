@@ -1,0 +1,45 @@
+//! Tests on the running kernel, as root. Each workload counts its own failures, and fdtrace's
+//! totals must be equal to that, to the last one.
+//!
+//! The test binary is its own workload: started with `WORKLOAD` set, it runs that instead.
+
+#![expect(clippy::unwrap_used, clippy::print_stdout, reason = "a test fails by panicking")]
+
+#[path = "../support/mod.rs"]
+mod support;
+
+mod attribution;
+mod episodes;
+mod errnos;
+mod exactness;
+mod host;
+mod workload;
+
+use std::process::ExitCode;
+
+use libtest_mimic::{Arguments, Trial};
+
+/// A test and its name.
+pub(crate) type Test = (&'static str, fn());
+
+fn main() -> ExitCode {
+    if let Some(spec) = std::env::var_os("WORKLOAD") {
+        workload::run(spec.to_str().unwrap());
+        return ExitCode::SUCCESS;
+    }
+    let mut arguments = Arguments::from_args();
+    // fdtrace sees the whole host; tests beside each other would disturb each other's storms.
+    arguments.test_threads.get_or_insert(1);
+    let tests = [host::TESTS, exactness::TESTS, attribution::TESTS, errnos::TESTS, episodes::TESTS];
+    let trials = tests
+        .concat()
+        .into_iter()
+        .map(|(name, test)| {
+            Trial::test(name, move || {
+                test();
+                Ok(())
+            })
+        })
+        .collect();
+    libtest_mimic::run(&arguments, trials).exit_code()
+}

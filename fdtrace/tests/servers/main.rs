@@ -1,0 +1,48 @@
+//! Real servers, driven to their real limit. What they write in their own logs, or do to their
+//! clients, is the truth that fdtrace's count must be equal to.
+//!
+//! Everything is on loopback, in a temporary directory, and ends with its test.
+
+#![expect(
+    clippy::unwrap_used,
+    clippy::print_stdout,
+    reason = "a test fails by panicking, and its log should show what was measured"
+)]
+
+#[path = "../support/mod.rs"]
+mod support;
+
+mod asyncio;
+mod clients;
+mod clock;
+mod go;
+mod nginx;
+mod node;
+mod redis;
+mod server;
+
+use std::process::ExitCode;
+
+use libtest_mimic::{Arguments, Trial};
+
+/// A test and its name.
+pub(crate) type Test = (&'static str, fn());
+
+fn main() -> ExitCode {
+    let mut arguments = Arguments::from_args();
+    // Servers beside each other would slow each other down, and one assertion is of time.
+    arguments.test_threads.get_or_insert(1);
+    server::raise_own_limit();
+    let tests = [go::TESTS, nginx::TESTS, redis::TESTS, node::TESTS, asyncio::TESTS];
+    let trials = tests
+        .concat()
+        .into_iter()
+        .map(|(name, test)| {
+            Trial::test(name, move || {
+                test();
+                Ok(())
+            })
+        })
+        .collect();
+    libtest_mimic::run(&arguments, trials).exit_code()
+}

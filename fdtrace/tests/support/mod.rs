@@ -1,0 +1,10 @@
+//! What the tests that need root share: a running fdtrace whose every line is kept, and JSON
+//! without ceremony.
+
+#![allow(dead_code, unused_imports, reason = "each test target uses its own part")]
+
+mod fdtrace;
+mod json;
+
+pub(crate) use fdtrace::{Fdtrace, Run, binary};
+pub(crate) use json::{number, same};

@@ -1,0 +1,50 @@
+//! Every Debian package that the project's tasks use, with the reason for it.
+
+/// A package that some task needs.
+pub(crate) struct Package {
+    pub(crate) name: &'static str,
+    pub(crate) why: &'static str,
+    /// With this program already there, from wherever it came, the package is not installed.
+    pub(crate) unless: Option<&'static str>,
+    /// Needed to build or lint the eBPF object, not only to run tests.
+    pub(crate) for_ebpf: bool,
+}
+
+const fn ebpf(name: &'static str, why: &'static str) -> Package {
+    Package { name, why, unless: None, for_ebpf: true }
+}
+
+const fn test(name: &'static str, why: &'static str) -> Package {
+    Package { name, why, unless: None, for_ebpf: false }
+}
+
+const fn test_unless(program: &'static str, name: &'static str, why: &'static str) -> Package {
+    Package { name, why, unless: Some(program), for_ebpf: false }
+}
+
+/// The table. Servers are installed, never started: see `apt::install`.
+pub(crate) const PACKAGES: &[Package] = &[
+    ebpf("rustc-web", "a compiler with LLVM 22 that its package pins"),
+    ebpf("libstd-rust-web-dev-bpf", "core, compiled for bpfel-unknown-none"),
+    ebpf("rust-web-clippy", "lints for the eBPF crate, from the same compiler"),
+    ebpf("llvm-22-dev", "what bpf-linker is linked with; llvm-objcopy"),
+    ebpf("libpolly-22-dev", "a part of LLVM that bpf-linker's link names"),
+    Package {
+        name: "g++",
+        why: "links bpf-linker with LLVM, which is C++",
+        unless: Some("c++"),
+        for_ebpf: true,
+    },
+    test("qemu-system-x86", "runs the kernels of cargo xtask vm"),
+    test("busybox-static", "is everything in that machine but fdtrace and its tests"),
+    test("xz-utils", "unpacks kernel modules"),
+    test("iproute2", "makes network namespaces and veth pairs; ss to compare with"),
+    test("util-linux", "unshare, nsenter, prlimit"),
+    test("libcap2-bin", "capsh: fdtrace with fewer capabilities"),
+    test("nginx-light", "a server to trace: pre-fork, epoll"),
+    test("redis-server", "a server to trace: one thread, epoll"),
+    test("supervisor", "a parent that passes its soft limit on"),
+    test("golang-go", "builds a server to trace: net/http backs off after EMFILE"),
+    test_unless("node", "nodejs", "a server to trace: libuv's spare-fd trick"),
+    test_unless("python3", "python3", "a server to trace: a busy accept loop"),
+];

@@ -1,0 +1,108 @@
+//! `cargo xtask vm`: boots Debian's kernels and runs the kernel tests in them. The machine is
+//! emulated, not virtualised: it needs no /dev/kvm, and takes a few seconds more to boot.
+
+mod build;
+mod console;
+mod cpio;
+mod initramfs;
+pub(crate) mod kernel;
+mod machine;
+mod modules;
+
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use anyhow::{Result, bail};
+
+use crate::counts::Counts;
+use crate::proc::heading;
+use kernel::{Kernel, SERIES};
+
+#[derive(clap::Args)]
+pub(crate) struct Args {
+    /// The kernel to boot
+    #[arg(long, default_value = "all", value_parser = ["6.1", "6.12", "all"])]
+    kernel: String,
+    /// More parameters for the kernel's command line
+    #[arg(long, default_value = "", value_name = "PARAMETERS")]
+    append: String,
+    /// Run this shell command instead of the kernel tests
+    #[arg(long, value_name = "COMMAND", conflicts_with = "for_tests")]
+    exec: Option<String>,
+    /// Put this program of the host, with its libraries, into /bin as well
+    #[arg(long, value_name = "PROGRAM")]
+    add: Vec<PathBuf>,
+    /// Give up on a kernel after this many seconds
+    #[arg(long, default_value_t = 600, value_name = "SECONDS")]
+    timeout: u64,
+    /// Arguments for the kernel tests
+    #[arg(last = true, value_name = "ARGUMENTS")]
+    for_tests: Vec<String>,
+}
+
+/// What to run in the machine.
+pub(crate) enum Task<'a> {
+    /// The kernel tests, with these arguments.
+    Tests(&'a [String]),
+    /// A line for the shell.
+    Shell(&'a str),
+}
+
+/// One boot.
+pub(crate) struct Boot<'a> {
+    pub(crate) series: &'a str,
+    pub(crate) append: &'a str,
+    pub(crate) task: Task<'a>,
+    pub(crate) add: &'a [PathBuf],
+    pub(crate) timeout: Duration,
+}
+
+/// How a boot ended, when the machine came to its end by itself.
+pub(crate) struct Outcome {
+    pub(crate) exit_code: i32,
+    pub(crate) counts: Counts,
+}
+
+pub(crate) fn run(args: &Args) -> Result<()> {
+    let all: Vec<_> = SERIES
+        .into_iter()
+        .filter(|series| args.kernel == "all" || args.kernel == *series)
+        .collect();
+    let mut total = Counts::default();
+    let mut failed = Vec::new();
+    for series in all {
+        let task = args.exec.as_deref().map_or(Task::Tests(&args.for_tests), Task::Shell);
+        let timeout = Duration::from_secs(args.timeout);
+        let boot = Boot { series, append: &args.append, task, add: &args.add, timeout };
+        let outcome = boot.run()?;
+        total += outcome.counts;
+        if outcome.exit_code != 0 {
+            failed.push(format!("{series} (exit code {})", outcome.exit_code));
+        }
+    }
+    println!("\n{total}");
+    if !failed.is_empty() {
+        bail!("failed on {}", failed.join(", "));
+    }
+    Ok(())
+}
+
+impl Boot<'_> {
+    /// Builds what is to run, boots, and streams the console until the machine is off.
+    pub(crate) fn run(&self) -> Result<Outcome> {
+        let kernel = Kernel::find(self.series)?;
+        heading(format!("vm: Linux {} {}", kernel.release, self.append).trim_end());
+        let programs = build::programs()?;
+        let initramfs = initramfs::write(&kernel, &programs, self)?;
+        let start = Instant::now();
+        let outcome = machine::boot(&kernel, &initramfs, self.append, self.timeout)?;
+        println!(
+            "vm: Linux {}: exit code {}, {}, in {} s",
+            kernel.release,
+            outcome.exit_code,
+            outcome.counts,
+            start.elapsed().as_secs()
+        );
+        Ok(outcome)
+    }
+}

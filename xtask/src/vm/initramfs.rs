@@ -1,0 +1,142 @@
+//! The machine's only file system: busybox, the programs to run, the libraries and the kernel
+//! modules they need. Not compressed: unpacking would cost the emulated kernel more than reading.
+
+use std::collections::BTreeSet;
+use std::fs::{self, File};
+use std::io::{BufWriter, Write};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context, Result};
+
+use super::build::Programs;
+use super::cpio::Archive;
+use super::kernel::Kernel;
+use super::{Boot, Task, modules};
+use crate::proc::quoted;
+use crate::repo::{self, find_program};
+
+const INIT: &str = include_str!("init.sh");
+const KERNEL_TEST: &str = "/bin/fdtrace-kernel-test";
+const DIRECTORIES: [&str; 10] = [
+    "/dev",
+    "/proc",
+    "/root",
+    "/run",
+    "/sbin",
+    "/sys",
+    "/tmp",
+    "/usr/bin",
+    "/usr/sbin",
+    "/var/empty",
+];
+/// Who may own a process: tests drop their privileges to nobody.
+const PASSWD: &str = "root:x:0:0:root:/root:/bin/sh\n\
+                      nobody:x:65534:65534:nobody:/var/empty:/bin/sh\n";
+const GROUP: &str = "root:x:0:\nnogroup:x:65534:\n";
+
+/// Writes the file system for one boot and tells where it is.
+pub(crate) fn write(kernel: &Kernel, programs: &Programs, boot: &Boot<'_>) -> Result<PathBuf> {
+    let path = repo::target_dir().join("vm").join(format!("initramfs-{}.cpio", boot.series));
+    let file = File::create(&path).with_context(|| format!("cannot make {}", path.display()))?;
+    let mut archive = Archive::new(BufWriter::new(file));
+    for directory in DIRECTORIES {
+        archive.directory(directory)?;
+    }
+    archive.file("/init", 0o755, INIT.as_bytes())?;
+    archive.file("/etc/passwd", 0o644, PASSWD.as_bytes())?;
+    archive.file("/etc/group", 0o644, GROUP.as_bytes())?;
+    archive.file("/task", 0o644, task(&boot.task).as_bytes())?;
+
+    let mut list = String::new();
+    for module in modules::load(kernel)? {
+        let path = format!("/lib/modules/{}.ko", module.name);
+        archive.file(&path, 0o644, &module.contents)?;
+        list.push_str(&path);
+        list.push('\n');
+    }
+    archive.file("/modules.list", 0o644, list.as_bytes())?;
+
+    let busybox = find_program("busybox").context("no busybox: run `cargo xtask setup`")?;
+    let mut libraries = BTreeSet::new();
+    let mut add = |from: &Path, to: &str| {
+        libraries.append(&mut libraries_of(from)?);
+        copy(&mut archive, from, to)
+    };
+    add(&busybox, "/bin/busybox")?;
+    add(&programs.fdtrace, "/bin/fdtrace")?;
+    add(&programs.kernel_test, KERNEL_TEST)?;
+    for program in boot.add {
+        let name = program.file_name().context("--add wants a program")?;
+        add(program, &format!("/bin/{}", name.display()))?;
+    }
+    for library in &libraries {
+        copy(&mut archive, library, &library.to_string_lossy())?;
+    }
+    archive.finish().with_context(|| format!("cannot write {}", path.display()))?;
+    Ok(path)
+}
+
+fn copy<W: Write>(archive: &mut Archive<W>, from: &Path, to: &str) -> Result<()> {
+    let contents = fs::read(from).with_context(|| format!("cannot read {}", from.display()))?;
+    Ok(archive.file(to, 0o755, &contents)?)
+}
+
+fn task(task: &Task<'_>) -> String {
+    match task {
+        Task::Shell(line) => format!("{line}\n"),
+        Task::Tests(args) => {
+            let mut line = format!("exec {KERNEL_TEST}");
+            // Tests count what the whole machine does: one at a time, whatever else is asked.
+            if !args.iter().any(|arg| arg.starts_with("--test-threads")) {
+                line.push_str(" --test-threads=1");
+            }
+            for arg in *args {
+                line.push(' ');
+                line.push_str(&quoted(arg));
+            }
+            line.push('\n');
+            line
+        }
+    }
+}
+
+/// The shared libraries of a program, its loader included; none for a static one.
+fn libraries_of(program: &Path) -> Result<BTreeSet<PathBuf>> {
+    let mut ldd = Command::new("ldd");
+    // It says "not a dynamic executable" in the user's language, and fails, or does not.
+    let known = ldd.arg(program).output().context("cannot run ldd")?;
+    Ok(libraries(&String::from_utf8_lossy(&known.stdout)))
+}
+
+/// The paths in `name => /path (0x…)` and `/path (0x…)`.
+fn libraries(ldd: &str) -> BTreeSet<PathBuf> {
+    ldd.lines()
+        .filter_map(|line| line.split_whitespace().find(|word| word.starts_with('/')))
+        .filter(|path| !path.ends_with(':'))
+        .map(PathBuf::from)
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Task, libraries, task};
+
+    #[test]
+    fn libraries_are_read_from_ldd() {
+        let text = "\tlinux-vdso.so.1 (0x00007ffd)\n\tlibc.so.6 => /lib/libc.so.6 (0x00007f)\n\
+                    \t/lib64/ld-linux-x86-64.so.2 (0x00007f)\n";
+        let found: Vec<_> = libraries(text).into_iter().collect();
+        assert_eq!(found.len(), 2);
+        assert!(found[0].ends_with("libc.so.6"));
+    }
+
+    #[test]
+    fn tests_run_one_at_a_time_unless_asked() {
+        let args = ["accept::it's".to_owned()];
+        let want = "exec /bin/fdtrace-kernel-test --test-threads=1 'accept::it'\\''s'\n";
+        assert_eq!(task(&Task::Tests(&args)), want);
+        let args = ["--test-threads=2".to_owned()];
+        assert_eq!(task(&Task::Tests(&args)), "exec /bin/fdtrace-kernel-test --test-threads=2\n");
+    }
+}

@@ -1,0 +1,69 @@
+//! The emulated machine itself.
+
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::sync::mpsc;
+use std::thread;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+
+use super::kernel::Kernel;
+use super::{Outcome, console};
+use crate::proc::shown;
+
+/// KVM is not asked for even where it is: a guest on a machine that is itself a guest may hang.
+const EMULATION: &str = "-accel tcg,thread=multi -cpu max -smp 2 -m 1G";
+/// No disk, no network, no display: nothing to look for at boot.
+const DEVICES: &str = "-nodefaults -no-user-config -display none -monitor none -serial stdio";
+/// A panic resets the machine, and a reset ends it.
+const ENDINGS: &str = "-no-reboot";
+const PARAMETERS: &str = "console=ttyS0 quiet panic=-1";
+
+/// Boots and follows the console. Neither a boot that hangs, nor one that ends without telling an
+/// exit code, is an outcome: it is an error.
+pub(crate) fn boot(
+    kernel: &Kernel,
+    initramfs: &Path,
+    append: &str,
+    timeout: Duration,
+) -> Result<Outcome> {
+    let mut qemu = Command::new("qemu-system-x86_64");
+    qemu.args([EMULATION, DEVICES, ENDINGS].into_iter().flat_map(str::split_whitespace))
+        .arg("-kernel")
+        .arg(&kernel.image)
+        .arg("-initrd")
+        .arg(initramfs)
+        .args(["-append", format!("{PARAMETERS} {append}").trim_end()])
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped());
+    println!("$ {}", shown(&qemu));
+    let child = qemu.spawn().context("cannot run qemu-system-x86_64: run `cargo xtask setup`")?;
+    let mut running = Running(child);
+    let console = running.0.stdout.take().context("qemu has no stdout")?;
+
+    let (ended, end) = mpsc::channel();
+    thread::spawn(move || {
+        // Nobody listens any more after a timeout.
+        let _ = ended.send(console::follow(console));
+    });
+    let Ok(seen) = end.recv_timeout(timeout) else {
+        bail!("Linux {} was not done after {} s", kernel.release, timeout.as_secs());
+    };
+    let Some(exit_code) = seen.exit_code else {
+        let status = running.0.wait().context("cannot wait for qemu")?;
+        bail!("Linux {} went off before its task had ended (qemu: {status})", kernel.release);
+    };
+    Ok(Outcome { exit_code, counts: seen.counts })
+}
+
+/// Ends qemu when it is dropped, however its boot went.
+struct Running(Child);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        // What is left of the machine's life is of no use: it has told its result, or hangs.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}

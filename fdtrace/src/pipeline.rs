@@ -151,6 +151,10 @@ impl Host for Live {
         self.processes.fd_usage(process, known)
     }
 
+    fn open_below(&self, process: ProcessId, limit: u64) -> Option<u64> {
+        self.processes.open_below(process, limit)
+    }
+
     fn is_alive(&self, process: ProcessId) -> bool {
         self.processes.is_alive(process)
     }

@@ -28,6 +28,8 @@ const MAX_SUBJECTS: usize = 16_384;
 pub trait Host {
     /// Descriptors of a process in use and allowed; `known` are the limits the kernel side saw.
     fn fds(&self, process: ProcessId, known: Option<FdLimits>) -> FdUsage;
+    /// How many descriptors with a number below `limit` a process has open. Looks at each.
+    fn open_below(&self, process: ProcessId, limit: u64) -> Option<u64>;
     /// Whether the process still runs.
     fn is_alive(&self, process: ProcessId) -> bool;
     /// The count of a slot.
@@ -154,7 +156,9 @@ impl Aggregator {
             if subject.episode.is_some() {
                 let limits = subject.fds.limits;
                 subject.fds = host.fds(subject.process.id, limits);
-                let report = subject.close(Phase::Closed(Outcome::Unfinished), now);
+                let gone = !host.is_alive(subject.process.id);
+                let outcome = if gone { Outcome::Exited } else { Outcome::Unfinished };
+                let report = subject.close(Phase::Closed(outcome), now);
                 reports.push(Report::Episode(Box::new(report)));
             }
         }
@@ -261,7 +265,17 @@ fn outcome(subject: &Subject, host: &impl Host) -> Option<Outcome> {
     if !host.is_alive(subject.process.id) {
         return Some(Outcome::Exited);
     }
-    // Nobody may have called while every descriptor is still in use: the next call will fail.
-    let still_full = subject.errno == Errno::EMFILE && subject.fds.is_at_limit() == Some(true);
-    (!still_full).then_some(Outcome::Recovered)
+    (!is_still_full(subject, host)).then_some(Outcome::Recovered)
+}
+
+/// Whether the next call would fail like the last: nobody may have called meanwhile.
+fn is_still_full(subject: &Subject, host: &impl Host) -> bool {
+    if subject.errno != Errno::EMFILE || subject.fds.is_at_limit() != Some(true) {
+        return false;
+    }
+    let Some(soft) = subject.fds.limits.and_then(|limits| limits.soft.number()) else {
+        return false;
+    };
+    // A limit that was lowered leaves descriptors above it, and those take nobody's place.
+    host.open_below(subject.process.id, soft).is_none_or(|taken| taken >= soft)
 }

@@ -20,13 +20,15 @@ const LIMITS: FdLimits = FdLimits { soft: Limit::Of(1024), hard: Limit::Of(4096)
 struct FakeHost {
     counts: RefCell<HashMap<u32, SlotCount>>,
     open: Cell<Option<u64>>,
+    below: Cell<Option<u64>>,
     alive: Cell<bool>,
 }
 
 impl FakeHost {
     fn new() -> Self {
         let counts = RefCell::default();
-        Self { counts, open: Cell::new(Some(1024)), alive: Cell::new(true) }
+        let full = || Cell::new(Some(1024));
+        Self { counts, open: full(), below: full(), alive: Cell::new(true) }
     }
 
     fn count(&self, slot: u32, total: u64, last: BootTime) {
@@ -37,6 +39,10 @@ impl FakeHost {
 impl Host for FakeHost {
     fn fds(&self, _: ProcessId, known: Option<FdLimits>) -> FdUsage {
         FdUsage { open: self.open.get().filter(|_| self.alive.get()), limits: known }
+    }
+
+    fn open_below(&self, _: ProcessId, _: u64) -> Option<u64> {
+        self.below.get()
     }
 
     fn is_alive(&self, _: ProcessId) -> bool {
@@ -149,6 +155,17 @@ fn a_process_that_is_gone_was_full_and_has_exited() {
     assert_eq!(opened.fds.open, Some(1024));
     let closed = only_episode(aggregator.tick(at(12.0), &host));
     assert_eq!(closed.phase, Phase::Closed(Outcome::Exited));
+}
+
+#[test]
+fn a_descriptor_above_the_limit_takes_nobodys_place() {
+    let host = FakeHost::new();
+    let mut aggregator = aggregator(Filter::default());
+    record(&mut aggregator, &host, &event(0, 5, 10.0), 3).unwrap();
+    assert_eq!(aggregator.tick(at(13.0), &host), []);
+    host.below.set(Some(1023));
+    let closed = only_episode(aggregator.tick(at(14.0), &host));
+    assert_eq!(closed.phase, Phase::Closed(Outcome::Recovered));
 }
 
 #[test]

@@ -90,6 +90,16 @@ impl ProcDir {
         has_table.then_some(count)
     }
 
+    /// How many open descriptors have a number below `limit`.
+    pub(super) fn fds_below(&self, limit: u64) -> Option<u64> {
+        let entries = fs::read_dir(self.path.join("fd")).ok()?.take(MOST_ENTRIES);
+        let is_below = |entry: io::Result<fs::DirEntry>| -> Option<()> {
+            let number: u64 = entry.ok()?.file_name().to_str()?.parse().ok()?;
+            (number < limit).then_some(())
+        };
+        u64::try_from(entries.filter_map(is_below).count()).ok()
+    }
+
     fn text(&self, name: &str, most: u64) -> Option<String> {
         let bytes = read(&self.dir, name, most).ok()?;
         Some(String::from_utf8_lossy(&bytes).into_owned())

@@ -64,6 +64,12 @@ impl Processes {
         FdUsage { open: dir.open_fds(), limits: dir.fd_limits().or(limits_at_failure) }
     }
 
+    /// How many descriptors with a number below `limit` the process has open: each is looked at.
+    #[must_use]
+    pub fn open_below(&self, id: ProcessId, limit: u64) -> Option<u64> {
+        ProcDir::open(&self.root, id).ok()?.fds_below(limit)
+    }
+
     /// Whether the process still runs. Where nobody can say, it does: an end is never invented.
     #[must_use]
     pub fn is_alive(&self, id: ProcessId) -> bool {

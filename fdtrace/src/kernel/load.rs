@@ -104,6 +104,7 @@ impl Kernel {
         for probe in &PROBES {
             program_infos.push(attach(&mut ebpf, probe.program, probe.tracepoint)?);
         }
+        give_memory_back();
         Ok(Self { _ebpf: ebpf, records, log, slots, counters, program_infos })
     }
 
@@ -237,6 +238,15 @@ fn map_array<T>(ebpf: &mut Ebpf, name: &str, entries: u32) -> anyhow::Result<Map
     let Map::Array(data) = map else { return Err(anyhow!("map {name} is no array")) };
     let words = entries as usize * size_of::<T>() / size_of::<u64>();
     Mapped::new(data.fd().as_fd(), words).with_context(|| format!("map {name} into memory"))
+}
+
+/// The BTF and the object took 20 MB, and the allocator keeps them: for months, in a daemon.
+fn give_memory_back() {
+    #[cfg(target_env = "gnu")]
+    // SAFETY: only memory that is free already is touched.
+    unsafe {
+        libc::malloc_trim(0);
+    }
 }
 
 /// Has tokio wake us when a ring buffer has something.

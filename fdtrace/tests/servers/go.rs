@@ -164,9 +164,9 @@ fn build() -> PathBuf {
         .args(["build", "-o"])
         .arg(&binary)
         .arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/servers/go/main.go"))
-        // It has no dependencies, and nothing may be looked for on the network.
+        // It has no dependencies: nothing may be looked for on the network, no C compiler is needed.
         .envs([("GO111MODULE", "off"), ("GOFLAGS", ""), ("GOPROXY", "off")])
-        .envs([("GOTOOLCHAIN", "local"), ("GOENV", "off")])
+        .envs([("GOTOOLCHAIN", "local"), ("GOENV", "off"), ("CGO_ENABLED", "0")])
         .env("GOCACHE", dir.join("cache"))
         .env("GOPATH", dir.join("path"))
         .output()

@@ -2,6 +2,7 @@
 
 use std::{
     io::{BufRead as _, BufReader, Read as _},
+    os::unix::process::CommandExt as _,
     path::PathBuf,
     process::{Child, Command, ExitStatus, Stdio},
     sync::mpsc::{self, Receiver, RecvTimeoutError},
@@ -10,6 +11,7 @@ use std::{
 };
 
 use nix::{
+    sys::prctl::set_pdeathsig,
     sys::signal::{Signal, kill},
     unistd::Pid,
 };
@@ -46,7 +48,13 @@ impl Fdtrace {
     /// Starts it and waits until it says that it is attached.
     #[track_caller]
     pub(crate) fn start(args: &[&str]) -> Self {
-        let mut child = Command::new(binary())
+        let mut command = Command::new(binary());
+        // A test binary that is killed must not leave a tracer behind.
+        // SAFETY: one system call.
+        unsafe {
+            command.pre_exec(|| Ok(set_pdeathsig(Signal::SIGKILL)?));
+        }
+        let mut child = command
             .arg("--json")
             .args(args)
             .stdin(Stdio::null())

@@ -1,4 +1,4 @@
-//! A failed call that should have returned a file descriptor.
+//! A failed call that should have returned a file descriptor, or a refused segment of a client.
 
 /// `TASK_COMM_LEN`, include/linux/sched.h.
 pub const COMM_LEN: usize = 16;
@@ -6,10 +6,13 @@ pub const COMM_LEN: usize = 16;
 /// `sizeof(sockaddr_un.sun_path)`, include/uapi/linux/un.h.
 pub const SUN_PATH_LEN: usize = 108;
 
-/// [`FailureRecord::kind`] of a record that is whole; 0 in an array element nobody filled.
+/// [`FailureRecord::kind`] of a failure that is whole; 0 in an array element nobody filled.
 pub const RECORD_FAILURE: u32 = 1;
+/// [`FailureRecord::kind`] of a listen(2) that succeeded: `key.errno` is 0, `requested_backlog`
+/// its argument.
+pub const RECORD_LISTEN: u32 = 2;
 
-/// The call that failed.
+/// Where it failed: a call of a process, or a segment of a client.
 #[repr(u8)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Door {
@@ -21,6 +24,26 @@ pub enum Door {
     Socket = 3,
     /// socketpair(2)
     Socketpair = 4,
+    /// listen(2), which did not fail.
+    Listen = 5,
+    /// A SYN that met a listener. No process is current.
+    Syn = 6,
+    /// The ACK that would have completed a handshake. No process is current.
+    Ack = 7,
+}
+
+/// In the place of an errno: why a segment was refused. Above every errno (`MAX_ERRNO` is 4095).
+#[repr(u16)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Refusal {
+    /// The accept queue was full.
+    AcceptQueueFull = 0x8001,
+    /// The SYN queue was full, and the kernel sends no cookies.
+    SynQueueFull = 0x8002,
+    /// The SYN queue was full; answered by a cookie, so nothing was lost.
+    SynCookieSent = 0x8003,
+    /// Both queues were full: the kernel counts a cookie, then refuses for the accept queue.
+    BothQueuesFull = 0x8004,
 }
 
 /// What the file descriptor given to accept is.
@@ -66,9 +89,10 @@ pub struct FailureKey {
     pub start_boottime_ns: u64,
     /// Inode number of the file accept was called on; 0 where there is none.
     pub inode: u64,
-    /// Thread group id, the pid of user space, in the initial pid namespace.
+    /// Thread group id, the pid of user space, in the initial pid namespace; 0 where no process is
+    /// current.
     pub tgid: u32,
-    /// Positive errno.
+    /// Positive errno, or a [`Refusal`].
     pub errno: u16,
     /// A [`Door`].
     pub door: u8,
@@ -144,11 +168,27 @@ pub struct FailureRecord {
     pub comm: [u8; COMM_LEN],
     /// The socket.
     pub listener: ListenerFacts,
-    /// Zero.
-    pub reserved: u32,
+    /// listen(2)'s argument; 0 in other records.
+    pub requested_backlog: u32,
 }
 
 impl FailureRecord {
     /// Size on the wire in bytes.
     pub const SIZE: usize = core::mem::size_of::<Self>();
+}
+
+/// Which clients a listener refused: a bit for each hash of address and port. Many clients can be
+/// told apart by how many bits are still clear, without a list of them.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct Peers {
+    /// Bits.
+    pub bits: [u64; Self::WORDS],
+}
+
+impl Peers {
+    /// Words of 64 bits: 4096 bits tell up to about 20 000 clients apart.
+    pub const WORDS: usize = 64;
+    /// Bits.
+    pub const BITS: u32 = 64 * 64;
 }

@@ -2,7 +2,7 @@
 
 use core::mem::{align_of, offset_of, size_of};
 
-use crate::{FailureCell, FailureKey, FailureRecord, ListenerFacts};
+use crate::{FailureCell, FailureKey, FailureRecord, ListenerFacts, Peers};
 
 const _: () = {
     assert!(size_of::<FailureKey>() == 24);
@@ -13,6 +13,7 @@ const _: () = {
     assert!(offset_of!(FailureKey, fd_kind) == 23);
 
     assert!(size_of::<FailureCell>() == 24);
+    assert!(size_of::<Peers>() * 8 == Peers::BITS as usize);
 
     // The sum of the fields is the size: no padding that could carry kernel memory out.
     assert!(size_of::<ListenerFacts>() == 16 + 3 * 4 + 4 * 2 + 4 + 108);

@@ -13,8 +13,8 @@ mod offsets;
 
 pub use counter::{Counter, Lost};
 pub use failure::{
-    COMM_LEN, Door, FailureCell, FailureKey, FailureRecord, FdKind, ListenerFacts, RECORD_FAILURE,
-    SUN_PATH_LEN, valid,
+    COMM_LEN, Door, FailureCell, FailureKey, FailureRecord, FdKind, ListenerFacts, Peers,
+    RECORD_FAILURE, RECORD_LISTEN, Refusal, SUN_PATH_LEN, valid,
 };
 pub use offsets::{ABSENT, Offsets};
 
@@ -32,6 +32,11 @@ pub mod names {
     /// Program on `syscalls:sys_exit_socketpair`.
     pub const PAIR_EXIT_TP: &str = "pair_exit_tp";
 
+    /// Program on `syscalls:sys_exit_listen`.
+    pub const LISTEN_EXIT_TP: &str = "listen_exit_tp";
+    /// Program on `cgroup_skb/ingress`.
+    pub const REFUSED_CG: &str = "refused_cg";
+
     /// Hash: [`FailureKey`](crate::FailureKey) to slot number.
     pub const SLOTS: &str = "SLOTS";
     /// Queue of slot numbers nobody uses.
@@ -40,8 +45,10 @@ pub mod names {
     pub const CELLS: &str = "CELLS";
     /// Array, mmapped: slot to the first [`FailureRecord`](crate::FailureRecord) of its key.
     pub const FIRST_RECORDS: &str = "FIRST_RECORDS";
-    /// Array, mmapped: `cpu * Counter::COUNT + counter` to a count.
+    /// Array, mmapped: `(cpu * CONTEXTS + context) * Counter::COUNT + counter` to a count.
     pub const COUNTERS: &str = "COUNTERS";
+    /// Array, mmapped: slot to the [`Peers`](crate::Peers) that were refused.
+    pub const PEERS: &str = "PEERS";
     /// Ring buffer of [`FailureRecord`](crate::FailureRecord)s.
     pub const RECORDS: &str = "RECORDS";
 
@@ -52,6 +59,10 @@ pub mod names {
     /// Global: the least time between two records of one key on one CPU, in ns, a `u64`.
     pub const RECORD_INTERVAL_NS: &str = "RECORD_INTERVAL_NS";
 }
+
+/// Contexts that can interrupt each other on one CPU: a task, and the softirq that receives packets.
+/// What both write is kept apart.
+pub const CONTEXTS: u32 = 2;
 
 /// Default of [`names::SLOT_COUNT`]: how many keys can be counted at once.
 pub const DEFAULT_SLOTS: u32 = 4096;

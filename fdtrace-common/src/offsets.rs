@@ -82,6 +82,35 @@ offsets! {
     regs_x86_di: "pt_regs.di",
     /// First argument of a system call, arm64: `regs[0]` is the result by then.
     regs_arm64_orig_x0: "pt_regs.orig_x0",
+    /// Second argument of a system call, x86-64.
+    regs_x86_si: "pt_regs.si",
+    /// Second argument of a system call, arm64: element 1.
+    regs_arm64_regs: "pt_regs.regs",
+    /// Inode number of a socket without going through its file; since 6.18.
+    sock_ino: "sock.sk_ino",
+    sock_socket: "sock.sk_socket",
+    socket_file: "socket.file",
+    /// Half-open requests: the SYN queue.
+    syn_queue_length: "inet_connection_sock.icsk_accept_queue.qlen",
+    defer_accept: "inet_connection_sock.icsk_accept_queue.rskq_defer_accept",
+    ulp_data: "inet_connection_sock.icsk_ulp_data",
+    /// The MPTCP socket a listening subflow belongs to.
+    subflow_conn: "mptcp_subflow_context.conn",
+    tcp_is_mptcp: "tcp_sock.is_mptcp",
+    /// When the listener sent its last cookie.
+    cookie_stamp: "tcp_sock.rx_opt.ts_recent_stamp",
+    /// The same of a group of listeners that share a port.
+    group_cookie_stamp: "sock_reuseport.synq_overflow_ts",
+    sock_reuseport: "sock.sk_reuseport_cb",
+    /// What a request answered, and what it waits for.
+    request_snt_isn: "tcp_request_sock.snt_isn",
+    request_rcv_nxt: "tcp_request_sock.rcv_nxt",
+    request_window: "sock_common.skc_rcv_wnd",
+    /// How often the SYN-ACK of a request was sent again.
+    request_timeouts: "request_sock.num_timeout",
+    /// Bit number within that byte, not a byte offset.
+    request_timeouts_bit: "request_sock.num_timeout:bit",
+    tcp_syncookies: "net.ipv4.sysctl_tcp_syncookies",
     /// Byte of the bit field; the bit is in `sock_ipv6only_bit`.
     sock_ipv6only: "sock_common.skc_ipv6only",
     /// Bit number within that byte, not a byte offset.

@@ -3,6 +3,7 @@
 use core::ffi::c_void;
 
 use aya_ebpf::helpers::bpf_probe_read_kernel;
+use fdtrace_common::ABSENT;
 
 use crate::maps::OFFSETS;
 
@@ -36,9 +37,14 @@ pub(crate) unsafe fn load<T: Copy>(base: *const c_void, offset: u32) -> T {
     unsafe { core::ptr::read_volatile(base.byte_add(offset as usize).cast::<T>()) }
 }
 
-/// Reads a field through an address the verifier knows nothing about.
+/// Reads a field through an address the verifier knows nothing about. Fails where this kernel has
+/// no such field.
 #[inline(always)]
 pub(crate) fn read<T: Copy>(base: *const c_void, offset: u32) -> Result<T, i32> {
+    const ENOENT: i32 = -2;
+    if offset == ABSENT {
+        return Err(ENOENT);
+    }
     // SAFETY: bpf_probe_read_kernel() takes any address and fails on a bad one.
     unsafe { bpf_probe_read_kernel(base.wrapping_byte_add(offset as usize).cast::<T>()) }
 }

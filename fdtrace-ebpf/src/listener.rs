@@ -28,8 +28,16 @@ pub(crate) struct ListenerFile {
 impl ListenerFile {
     pub(crate) const NONE: Self = Self { file: core::ptr::null(), kind: FdKind::None, inode: 0 };
 
+    /// The file behind the descriptor that the system call was given first.
     #[inline(always)]
-    pub(crate) fn of_fd(task: Task, fd: u32) -> Self {
+    pub(crate) fn of_first_argument(task: Task) -> Self {
+        #[expect(clippy::cast_possible_truncation, reason = "the argument is an int")]
+        let fd = task.first_argument() as u32;
+        Self::of_fd(task, fd)
+    }
+
+    #[inline(always)]
+    fn of_fd(task: Task, fd: u32) -> Self {
         let unread = Self { kind: FdKind::Unread, ..Self::NONE };
         let Ok(file) = task.file(fd) else { return unread };
         if file.is_null() {
@@ -49,29 +57,34 @@ impl ListenerFile {
             return Ok(0);
         }
         let socket = read::<*const c_void>(self.file, offset!(file_private_data))?;
-        let sk = read::<*const c_void>(socket, offset!(socket_sk))?;
-        facts.family = read(sk, offset!(sock_family))?;
-        facts.state = read(sk, offset!(sock_state))?;
-        facts.protocol = read(sk, offset!(sock_protocol))?;
-        let net = read::<*const c_void>(sk, offset!(sock_net))?;
-        facts.netns = read(net, offset!(net_inum))?;
-        let mut known = valid::NETNS;
-        if facts.family == AF_INET || facts.family == AF_INET6 {
-            known |= inet_address(sk, facts)?;
-            known |= queue(listening_sock(sk, facts.protocol)?, facts)?;
-        } else if facts.family == AF_UNIX {
-            known |= unix_path(sk, facts)?;
-            // AF_UNIX queues connections as buffers of the listener (net/unix/af_unix.c
-            // unix_recvq_full_lockless, v6.18); sk_ack_backlog stays 0.
-            let length = offset!(sock_receive_queue_length);
-            if length != ABSENT {
-                facts.queue_length = read(sk, length)?;
-                facts.queue_limit = read(sk, offset!(sock_queue_limit))?;
-                known |= valid::QUEUE;
-            }
-        }
-        Ok(known)
+        describe(read(socket, offset!(socket_sk))?, facts)
     }
+}
+
+/// Fills what is known of a socket; returns which fields are, as bits of [`valid`].
+#[inline(always)]
+pub(crate) fn describe(sk: *const c_void, facts: &mut ListenerFacts) -> Result<u32, i32> {
+    facts.family = read(sk, offset!(sock_family))?;
+    facts.state = read(sk, offset!(sock_state))?;
+    facts.protocol = read(sk, offset!(sock_protocol))?;
+    let net = read::<*const c_void>(sk, offset!(sock_net))?;
+    facts.netns = read(net, offset!(net_inum))?;
+    let mut known = valid::NETNS;
+    if facts.family == AF_INET || facts.family == AF_INET6 {
+        known |= inet_address(sk, facts)?;
+        known |= queue(listening_sock(sk, facts.protocol)?, facts)?;
+    } else if facts.family == AF_UNIX {
+        known |= unix_path(sk, facts)?;
+        // AF_UNIX queues connections as buffers of the listener (net/unix/af_unix.c
+        // unix_recvq_full_lockless, v6.18); sk_ack_backlog stays 0.
+        let length = offset!(sock_receive_queue_length);
+        if length != ABSENT {
+            facts.queue_length = read(sk, length)?;
+            facts.queue_limit = read(sk, offset!(sock_queue_limit))?;
+            known |= valid::QUEUE;
+        }
+    }
+    Ok(known)
 }
 
 #[inline(always)]

@@ -13,8 +13,8 @@ use aya_ebpf::{
     maps::{Array, HashMap, PerCpuArray, Queue, RingBuf},
 };
 use fdtrace_common::{
-    Counter, DEFAULT_RECORD_INTERVAL_NS, DEFAULT_RING_BYTES, DEFAULT_SLOTS, FailureCell,
-    FailureKey, FailureRecord, Offsets,
+    CONTEXTS, Counter, DEFAULT_RECORD_INTERVAL_NS, DEFAULT_RING_BYTES, DEFAULT_SLOTS, FailureCell,
+    FailureKey, FailureRecord, Offsets, Peers,
 };
 
 /// Which slot counts a key. As many entries as slots.
@@ -35,17 +35,22 @@ pub(crate) static CELLS: Array<FailureCell> =
 pub(crate) static FIRST_RECORDS: Array<FailureRecord> =
     Array::with_max_entries(DEFAULT_SLOTS, BPF_F_MMAPABLE);
 
-/// `cpu * Counter::COUNT + counter`. The loader sets the size.
+/// `(cpu * CONTEXTS + context) * Counter::COUNT + counter`. The loader sets the size.
 #[map]
-pub(crate) static COUNTERS: Array<u64> = Array::with_max_entries(Counter::COUNT, BPF_F_MMAPABLE);
+pub(crate) static COUNTERS: Array<u64> =
+    Array::with_max_entries(CONTEXTS * Counter::COUNT, BPF_F_MMAPABLE);
+
+/// Which clients were refused, by slot. The loader sets the size.
+#[map]
+pub(crate) static PEERS: Array<Peers> = Array::with_max_entries(DEFAULT_SLOTS, BPF_F_MMAPABLE);
 
 /// "Look now": the first failure of a key, then at most one record per key, CPU and interval.
 #[map]
 pub(crate) static RECORDS: RingBuf = RingBuf::with_byte_size(DEFAULT_RING_BYTES, 0);
 
-/// Where a record is built: it does not fit the stack beside its callers.
+/// Where a record is built, one for each context: it does not fit the stack beside its callers.
 #[map]
-pub(crate) static SCRATCH: PerCpuArray<FailureRecord> = PerCpuArray::with_max_entries(1, 0);
+pub(crate) static SCRATCH: PerCpuArray<FailureRecord> = PerCpuArray::with_max_entries(CONTEXTS, 0);
 
 #[unsafe(no_mangle)]
 pub(crate) static OFFSETS: Global<Offsets> = Global::new(Offsets::NONE);

@@ -87,7 +87,18 @@ impl Task {
     /// result and keeps the argument in `orig_x0` (arch/arm64/include/asm/ptrace.h).
     #[inline(always)]
     pub(crate) fn first_argument(self) -> u64 {
-        let (x86, arm64) = (offset!(regs_x86_di), offset!(regs_arm64_orig_x0));
+        self.register(offset!(regs_x86_di), offset!(regs_arm64_orig_x0))
+    }
+
+    /// Its second argument: `si`, or `regs[1]`.
+    #[inline(always)]
+    pub(crate) fn second_argument(self) -> u64 {
+        let regs = offset!(regs_arm64_regs);
+        self.register(offset!(regs_x86_si), if regs == ABSENT { ABSENT } else { regs + 8 })
+    }
+
+    #[inline(always)]
+    fn register(self, x86: u32, arm64: u32) -> u64 {
         let offset = if x86 == ABSENT { arm64 } else { x86 };
         if offset == ABSENT {
             return u64::MAX;

@@ -6,8 +6,8 @@
 use aya_ebpf::{macros::tracepoint, programs::TracePointContext};
 use fdtrace_common::Door;
 
-use super::{failed_errno, sys_exit_ret};
-use crate::{count, listener::ListenerFile, task::Task};
+use super::call::{Call, failed_errno, sys_exit_ret};
+use crate::{listener::ListenerFile, task::Task};
 
 #[tracepoint]
 fn accept_exit_tp(ctx: TracePointContext) -> u32 {
@@ -27,9 +27,8 @@ fn accept_exit(ctx: &TracePointContext, door: Door) -> u32 {
     }
     if let Some(errno) = failed_errno(ret) {
         let task = Task::current();
-        #[expect(clippy::cast_possible_truncation, reason = "the argument is an int")]
-        let fd = task.first_argument() as u32;
-        count::failure(ctx, task, door, errno, ListenerFile::of_fd(task, fd));
+        let file = ListenerFile::of_first_argument(task);
+        Call { task, file, requested_backlog: 0 }.failed(ctx, door, errno);
     }
     0
 }

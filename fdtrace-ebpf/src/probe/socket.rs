@@ -3,8 +3,8 @@
 use aya_ebpf::{macros::tracepoint, programs::TracePointContext};
 use fdtrace_common::Door;
 
-use super::{failed_errno, sys_exit_ret};
-use crate::{count, listener::ListenerFile, task::Task};
+use super::call::{Call, failed_errno, sys_exit_ret};
+use crate::{listener::ListenerFile, task::Task};
 
 #[tracepoint]
 fn socket_exit_tp(ctx: TracePointContext) -> u32 {
@@ -23,7 +23,8 @@ fn socket_exit(ctx: &TracePointContext, door: Door) -> u32 {
         return 0;
     }
     if let Some(errno) = failed_errno(ret) {
-        count::failure(ctx, Task::current(), door, errno, ListenerFile::NONE);
+        let call = Call { task: Task::current(), file: ListenerFile::NONE, requested_backlog: 0 };
+        call.failed(ctx, door, errno);
     }
     0
 }

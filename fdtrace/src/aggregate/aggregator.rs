@@ -6,23 +6,20 @@ use std::{
 };
 
 use super::{
+    episode::Episode,
     slots::{SlotCount, Slots},
     subject::{Subject, SubjectId, SubjectKey},
 };
 use crate::model::{
-    BootTime, Errno, FailureEvent, FdLimits, FdUsage, Filter, Outcome, Phase, Process, ProcessId,
+    Backlog, BootTime, Failure, FailureEvent, FdLimits, FdUsage, Filter, Phase, Process, ProcessId,
     Report, Total,
 };
 
-/// An episode ends after so long without a failure: twice the longest pause after EMFILE of the
-/// servers known (Go's net/http and Python's asyncio wait up to 1 s).
-const QUIET: Duration = Duration::from_secs(2);
-
-/// Ticks come about once a second: one that comes a little early is as good as the next one.
-const SLACK: Duration = Duration::from_millis(200);
-
 /// The most lines the totals have. The oldest that are over are folded into one number.
 const MAX_SUBJECTS: usize = 16_384;
+
+/// How long an episode of refused clients waits for the name of the listener's owner.
+const OWNER_PATIENCE: Duration = Duration::from_millis(800);
 
 /// What the aggregator has to ask.
 pub trait Host {
@@ -34,6 +31,12 @@ pub trait Host {
     fn is_alive(&self, process: ProcessId) -> bool;
     /// The count of a slot.
     fn count(&self, slot: u32) -> SlotCount;
+    /// How many distinct clients the listeners of those slots refused; `None` for too many.
+    fn refused_clients(&self, slots: &[u32]) -> Option<u64>;
+    /// Starts counting a slot's clients anew.
+    fn forget_clients(&self, slot: u32);
+    /// Where the accept queue's limit of a socket comes from.
+    fn backlog(&self, inode: u64, netns: Option<u32>) -> Option<Backlog>;
 }
 
 /// What the user chose.
@@ -54,6 +57,7 @@ pub struct Aggregator {
     subjects: BTreeMap<SubjectId, Subject>,
     ids: HashMap<SubjectKey, SubjectId>,
     next_id: SubjectId,
+    episodes: HashMap<SubjectKey, Episode>,
     folded: u64,
 }
 
@@ -67,6 +71,7 @@ impl Aggregator {
             subjects: BTreeMap::new(),
             ids: HashMap::new(),
             next_id: 0,
+            episodes: HashMap::new(),
             folded: 0,
         }
     }
@@ -89,78 +94,80 @@ impl Aggregator {
         self.folded
     }
 
-    /// Takes a record. `describe` is asked once for each process and kind of failure.
+    /// Takes a record. `owners` is asked once for each line of the totals; where it knows nobody
+    /// yet, [`Self::set_owners`] is to follow.
     pub fn record(
         &mut self,
         now: BootTime,
         event: &FailureEvent,
         host: &impl Host,
-        describe: impl FnOnce(&FailureEvent) -> Process,
+        owners: impl FnOnce(&FailureEvent) -> Vec<Process>,
     ) -> Option<Report> {
-        let key = SubjectKey {
-            process: event.process,
-            target: event.target.clone(),
-            door: event.door,
-            errno: event.errno,
-        };
-        let id = *self.ids.entry(key).or_insert_with(|| {
+        let key = SubjectKey::of(event);
+        let id = *self.ids.entry(key).or_insert_with_key(|key| {
             let id = self.next_id;
             self.next_id += 1;
-            self.subjects.insert(id, Subject::new(event, describe(event)));
+            self.subjects.insert(id, Subject::new(event, key.clone(), owners(event)));
             id
         });
         self.slots.note(event, id);
-        let subject = self.subjects.get_mut(&id)?;
-        subject.note(event);
+        self.subjects.get_mut(&id)?.note(event);
         let report = self.advance(now, event.key.slot, host.count(event.key.slot), host);
         self.fold();
         report
     }
 
+    /// Takes the owners of a socket, as far as anybody could find out.
+    pub fn set_owners(
+        &mut self,
+        now: BootTime,
+        inode: u64,
+        owners: &[Process],
+        host: &impl Host,
+    ) -> Vec<Report> {
+        let mut reports = Vec::new();
+        let ids: Vec<_> = self.subjects.keys().copied().collect();
+        for id in ids {
+            let Some(subject) = self.subjects.get_mut(&id) else { continue };
+            if !subject.key.failure.is_refusal() || !subject.inodes.contains(&inode) {
+                continue;
+            }
+            subject.has_owners = true;
+            // Who is gone owned it all the same.
+            if !owners.is_empty() {
+                subject.owners = owners.to_vec();
+                if let Some(episode) = self.episodes.get_mut(&subject.key.episode()) {
+                    episode.take_owners(subject);
+                }
+            }
+            reports.extend(self.hand_over(now, id, host));
+        }
+        reports
+    }
+
     /// Takes every count, then reports what is due: to be called about once a second while not
     /// idle.
     pub fn tick(&mut self, now: BootTime, host: &impl Host) -> Vec<Report> {
-        let mut reports = Vec::new();
-        for slot in self.slots.numbers() {
-            reports.extend(self.advance(now, slot, host.count(slot), host));
-        }
+        let mut reports = self.advance_all(now, host);
         let interval = self.settings.interval;
-        for subject in self.subjects.values_mut() {
-            let Some(episode) = &subject.episode else { continue };
-            let due =
-                now.since(episode.reported_at) + SLACK >= interval && subject.unreported() > 0;
-            let quiet = now.since(subject.last) >= QUIET;
-            if !due && !quiet {
-                continue;
-            }
-            let limits = subject.fds.limits;
-            subject.fds = host.fds(subject.process.id, limits);
-            if quiet && let Some(outcome) = outcome(subject, host) {
-                let report = subject.close(Phase::Closed(outcome), now);
-                reports.push(Report::Episode(Box::new(report)));
-            } else if due {
-                let report = subject.report(Phase::Updated, now);
-                reports.push(Report::Episode(Box::new(report)));
-            }
-        }
+        self.episodes.retain(|_, episode| {
+            let (report, is_over) = episode.tick(now, interval, host);
+            reports.extend(report.map(|report| Report::Episode(Box::new(report))));
+            !is_over
+        });
         reports
     }
 
     /// Takes the last counts and ends every episode.
     pub fn finish(&mut self, now: BootTime, host: &impl Host) -> Vec<Report> {
-        let mut reports = Vec::new();
-        for slot in self.slots.numbers() {
-            reports.extend(self.advance(now, slot, host.count(slot), host));
-        }
+        let mut reports = self.advance_all(now, host);
         for subject in self.subjects.values_mut() {
-            if subject.episode.is_some() {
-                let limits = subject.fds.limits;
-                subject.fds = host.fds(subject.process.id, limits);
-                let gone = !host.is_alive(subject.process.id);
-                let outcome = if gone { Outcome::Exited } else { Outcome::Unfinished };
-                let report = subject.close(Phase::Closed(outcome), now);
-                reports.push(Report::Episode(Box::new(report)));
-            }
+            subject.has_owners = true;
+        }
+        let ids: Vec<_> = self.subjects.keys().copied().collect();
+        reports.extend(ids.into_iter().filter_map(|id| self.hand_over(now, id, host)));
+        for (_, mut episode) in self.episodes.drain() {
+            reports.push(Report::Episode(Box::new(episode.finish(now, host))));
         }
         reports
     }
@@ -174,10 +181,24 @@ impl Aggregator {
         totals
     }
 
+    /// All failures of a kind in a network namespace, whoever asked for what.
+    #[must_use]
+    pub fn seen(&self, netns: u32, is_it: impl Fn(Failure) -> bool) -> u64 {
+        let there = |subject: &&Subject| {
+            let listener = subject.key.target.listener();
+            listener.is_some_and(|listener| listener.netns == Some(netns))
+        };
+        let subjects = self.subjects.values().filter(there);
+        subjects.filter(|subject| is_it(subject.key.failure)).map(|subject| subject.total).sum()
+    }
+
     /// Slots to be taken from their keys now.
     pub fn retire(&mut self, now: BootTime, host: &impl Host) -> Vec<u32> {
-        let subjects = &self.subjects;
-        let is_open = |id| subjects.get(&id).is_some_and(|subject| subject.episode.is_some());
+        let (subjects, episodes) = (&self.subjects, &self.episodes);
+        let is_open = |id| {
+            let subject: Option<&Subject> = subjects.get(&id);
+            subject.is_some_and(|subject| episodes.contains_key(&subject.key.episode()))
+        };
         self.slots.retire(now, is_open, |process| host.is_alive(process))
     }
 
@@ -196,16 +217,26 @@ impl Aggregator {
         host: &impl Host,
     ) -> Option<Report> {
         let report = self.advance(now, slot, count, host);
+        if let Some((id, _)) = self.slots.advance(slot, count)
+            && let Some(subject) = self.subjects.get_mut(&id)
+        {
+            subject.slots.remove(&slot);
+        }
         self.slots.remove(slot);
         report
     }
 
     fn wants(&self, subject: &Subject) -> bool {
-        let Subject { process, target, errno, .. } = subject;
-        self.settings.filter.wants(process.id.pid, &process.comm, target, *errno)
+        let Subject { owners, key, .. } = subject;
+        self.settings.filter.wants(owners, &key.target, key.failure)
     }
 
-    /// Takes a slot's count, and opens an episode where it grew and none is open.
+    fn advance_all(&mut self, now: BootTime, host: &impl Host) -> Vec<Report> {
+        let slots = self.slots.numbers().into_iter();
+        slots.filter_map(|slot| self.advance(now, slot, host.count(slot), host)).collect()
+    }
+
+    /// Takes a slot's count. Gives a report where that opens an episode.
     fn advance(
         &mut self,
         now: BootTime,
@@ -218,64 +249,57 @@ impl Aggregator {
             self.folded += new;
             return None;
         };
-        subject.add(new, count.last);
-        if new == 0 || subject.episode.is_some() {
+        if new > 0 {
+            subject.add(new, count.last);
+        }
+        self.hand_over(now, id, host)
+    }
+
+    /// Hands what a subject has waiting to the episode it belongs to.
+    fn hand_over(&mut self, now: BootTime, id: SubjectId, host: &impl Host) -> Option<Report> {
+        let subject = self.subjects.get_mut(&id)?;
+        if subject.waiting == 0 {
             return None;
         }
-        let (door, errno) = (subject.door, subject.errno);
-        let filter = &self.settings.filter;
-        let Process { id: process, comm, .. } = &subject.process;
-        if !filter.is_live(door, errno) || !filter.wants(process.pid, comm, &subject.target, errno)
+        let key = subject.key.episode();
+        if let Some(episode) = self.episodes.get_mut(&key) {
+            episode.take(subject);
+            return None;
+        }
+        let SubjectKey { target, door, failure, .. } = &subject.key;
+        if failure.is_refusal() && failure.is_exhaustion() {
+            let mut episodes = self.episodes.values_mut();
+            if let Some(why) = episodes.find(|episode| episode.explains(target)) {
+                why.take_refused(subject);
+                return None;
+            }
+        }
+        if failure.is_refusal() && !subject.has_owners && now.since(subject.first) < OWNER_PATIENCE
         {
             return None;
         }
-        let limits = subject.fds.limits;
-        subject.fds = host.fds(*process, limits);
-        if subject.fds.open.is_none() && errno == Errno::EMFILE {
-            // The process is gone. The descriptor is the lowest free one, so at EMFILE every one
-            // below the limit was in use (fs/file.c alloc_fd, v6.18).
-            subject.fds.open = limits.and_then(|limits| limits.soft.number());
+        let filter = &self.settings.filter;
+        if !filter.is_live(*door, *failure) || !filter.wants(&subject.owners, target, *failure) {
+            subject.waiting = 0;
+            return None;
         }
-        // Of a later episode only the last failure's time is known; the first is at most as long
-        // ago as the rate limit of records.
-        let first = if subject.total == new { subject.first } else { count.last };
-        Some(Report::Episode(Box::new(subject.open(first, new, now))))
+        let mut episode = Episode::open(subject, now, host);
+        let report = episode.report(Phase::Opened, now, host);
+        self.episodes.insert(key, episode);
+        Some(Report::Episode(Box::new(report)))
     }
 
     /// Keeps the number of lines bounded.
     fn fold(&mut self) {
         while self.subjects.len() > MAX_SUBJECTS {
-            let over = self.subjects.iter().find(|(_, subject)| subject.episode.is_none());
+            let episodes = &self.episodes;
+            let is_open = |subject: &Subject| episodes.contains_key(&subject.key.episode());
+            let over = self.subjects.iter().find(|(_, subject)| !is_open(subject));
             let Some((&id, _)) = over else { return };
             if let Some(subject) = self.subjects.remove(&id) {
                 self.folded += subject.total;
-                self.ids.remove(&SubjectKey {
-                    process: subject.process.id,
-                    target: subject.target,
-                    door: subject.door,
-                    errno: subject.errno,
-                });
+                self.ids.remove(&subject.key);
             }
         }
     }
-}
-
-/// How a quiet episode ended, if it did.
-fn outcome(subject: &Subject, host: &impl Host) -> Option<Outcome> {
-    if !host.is_alive(subject.process.id) {
-        return Some(Outcome::Exited);
-    }
-    (!is_still_full(subject, host)).then_some(Outcome::Recovered)
-}
-
-/// Whether the next call would fail like the last: nobody may have called meanwhile.
-fn is_still_full(subject: &Subject, host: &impl Host) -> bool {
-    if subject.errno != Errno::EMFILE || subject.fds.is_at_limit() != Some(true) {
-        return false;
-    }
-    let Some(soft) = subject.fds.limits.and_then(|limits| limits.soft.number()) else {
-        return false;
-    };
-    // A limit that was lowered leaves descriptors above it, and those take nobody's place.
-    host.open_below(subject.process.id, soft).is_none_or(|taken| taken >= soft)
 }

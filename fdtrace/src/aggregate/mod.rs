@@ -4,6 +4,7 @@
 //! is asked of a [`Host`].
 
 mod aggregator;
+mod episode;
 mod slots;
 mod subject;
 #[cfg(test)]

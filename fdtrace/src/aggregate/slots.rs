@@ -3,7 +3,7 @@
 use std::{collections::HashMap, time::Duration};
 
 use super::subject::SubjectId;
-use crate::model::{BootTime, Door, Errno, FailureEvent, ProcessId};
+use crate::model::{BootTime, Door, Failure, FailureEvent, ProcessId};
 
 /// The count of a slot, read at one moment.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -26,10 +26,11 @@ const RETIRE_GRACE: Duration = Duration::from_secs(1);
 /// What a slot counts: the key of the wire.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Key {
-    process: ProcessId,
+    /// `None` for refused segments.
+    process: Option<ProcessId>,
     inode: u64,
     door: Door,
-    errno: Errno,
+    failure: Failure,
 }
 
 #[derive(Debug)]
@@ -62,8 +63,9 @@ impl Slots {
 
     /// Notes that a slot counts failures like this one.
     pub(super) fn note(&mut self, event: &FailureEvent, subject: SubjectId) {
-        let FailureEvent { key, process, door, errno, at, .. } = event;
-        let wire = Key { process: *process, inode: key.inode, door: *door, errno: *errno };
+        let FailureEvent { key, caller, door, failure, at, .. } = event;
+        let process = caller.as_ref().map(|caller| caller.process);
+        let wire = Key { process, inode: key.inode, door: *door, failure: *failure };
         let slot = self.slots.entry(key.slot).or_insert_with(|| Slot {
             key: wire,
             subject,
@@ -101,7 +103,8 @@ impl Slots {
             if slot.retired.is_some() || idle < GONE_GRACE || is_open(slot.subject) {
                 continue;
             }
-            if idle >= IDLE || !is_alive(slot.key.process) {
+            // A listener may close without notice: its keys only go when they are idle.
+            if idle >= IDLE || slot.key.process.is_some_and(|process| !is_alive(process)) {
                 slot.retired = Some(now);
                 retired.push(*number);
             }

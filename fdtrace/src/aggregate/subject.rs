@@ -1,58 +1,85 @@
-//! One line of the totals, and the episode it may be in.
+//! One line of the totals.
+
+use std::collections::BTreeSet;
 
 use crate::model::{
-    AcceptQueue, BootTime, Door, EpisodeReport, Errno, FailureEvent, FdUsage, Phase, Process,
-    ProcessId, Target, Total,
+    AcceptQueue, BootTime, Door, Failure, FailureEvent, FdLimits, Process, ProcessId, Target, Total,
 };
-
-/// What makes two failures the same to the operator: many sockets can be one listener.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub(super) struct SubjectKey {
-    pub(super) process: ProcessId,
-    pub(super) target: Target,
-    pub(super) door: Door,
-    pub(super) errno: Errno,
-}
 
 /// Number of a subject.
 pub(super) type SubjectId = u64;
 
-/// A run of failures.
-#[derive(Debug)]
-pub(super) struct Episode {
-    first: BootTime,
-    count: u64,
-    reported_count: u64,
-    pub(super) reported_at: BootTime,
-}
-
-#[derive(Debug)]
-pub(super) struct Subject {
-    pub(super) process: Process,
+/// What makes two failures the same to the operator: many sockets can be one listener.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(super) struct SubjectKey {
+    /// Whose calls; `None` for refused segments.
+    pub(super) process: Option<ProcessId>,
+    /// The socket of refused segments: sockets that share an address (SO_REUSEPORT) have a queue
+    /// and an owner each.
+    pub(super) inode: Option<u64>,
     pub(super) target: Target,
     pub(super) door: Door,
-    pub(super) errno: Errno,
+    pub(super) failure: Failure,
+}
+
+impl SubjectKey {
+    pub(super) fn of(event: &FailureEvent) -> Self {
+        Self {
+            process: event.caller.as_ref().map(|caller| caller.process),
+            inode: event.failure.is_refusal().then_some(event.key.inode),
+            target: event.target.clone(),
+            door: event.door,
+            failure: event.failure,
+        }
+    }
+
+    /// Which episode its failures belong to: a client refused at its SYN and one refused at its ACK
+    /// are one overflow, and so are those of sockets that share an address.
+    pub(super) fn episode(&self) -> Self {
+        let (door, failure) = match self.failure {
+            Failure::Errno(_) => (self.door, self.failure),
+            Failure::AcceptQueueFull { .. } => {
+                (Door::Syn, Failure::AcceptQueueFull { syn_queue_full: false })
+            }
+            Failure::SynQueueFull | Failure::SynCookieSent => (Door::Syn, self.failure),
+        };
+        Self { door, failure, inode: None, ..self.clone() }
+    }
+}
+
+/// Failures that are the same.
+#[derive(Debug)]
+pub(super) struct Subject {
+    pub(super) key: SubjectKey,
+    pub(super) owners: Vec<Process>,
+    /// Whether the owners are known as well as they can be.
+    pub(super) has_owners: bool,
+    /// The sockets, and the slots that count their failures.
+    pub(super) inodes: BTreeSet<u64>,
+    pub(super) slots: BTreeSet<u32>,
     pub(super) total: u64,
     pub(super) first: BootTime,
     pub(super) last: BootTime,
-    queue: Option<AcceptQueue>,
-    pub(super) fds: FdUsage,
-    pub(super) episode: Option<Episode>,
+    pub(super) queue: Option<AcceptQueue>,
+    pub(super) limits: Option<FdLimits>,
+    /// Failures that no episode has taken yet.
+    pub(super) waiting: u64,
 }
 
 impl Subject {
-    pub(super) fn new(event: &FailureEvent, process: Process) -> Self {
+    pub(super) fn new(event: &FailureEvent, key: SubjectKey, owners: Vec<Process>) -> Self {
         Self {
-            process,
-            target: event.target.clone(),
-            door: event.door,
-            errno: event.errno,
+            has_owners: !owners.is_empty(),
+            key,
+            owners,
+            inodes: BTreeSet::new(),
+            slots: BTreeSet::new(),
             total: 0,
             first: event.at,
             last: event.at,
             queue: event.queue,
-            fds: FdUsage { open: None, limits: event.limits },
-            episode: None,
+            limits: event.limits,
+            waiting: 0,
         }
     }
 
@@ -61,74 +88,24 @@ impl Subject {
         self.first = self.first.min(event.at);
         self.last = self.last.max(event.at);
         self.queue = event.queue.or(self.queue);
-        self.fds.limits = event.limits.or(self.fds.limits);
+        self.limits = event.limits.or(self.limits);
+        self.inodes.insert(event.key.inode);
+        self.slots.insert(event.key.slot);
     }
 
     /// Adds failures, the last of them at `last`.
     pub(super) fn add(&mut self, new: u64, last: BootTime) {
-        if new == 0 {
-            return;
-        }
         self.total += new;
+        self.waiting += new;
         self.last = self.last.max(last);
-        if let Some(episode) = &mut self.episode {
-            episode.count += new;
-        }
-    }
-
-    /// Opens an episode with the failures added last.
-    pub(super) fn open(&mut self, first: BootTime, count: u64, now: BootTime) -> EpisodeReport {
-        self.episode = Some(Episode { first, count, reported_count: 0, reported_at: now });
-        self.report(Phase::Opened, now)
-    }
-
-    /// Failures since the last report of the episode.
-    pub(super) fn unreported(&self) -> u64 {
-        self.episode.as_ref().map_or(0, |episode| episode.count - episode.reported_count)
-    }
-
-    /// Ends the episode.
-    pub(super) fn close(&mut self, phase: Phase, now: BootTime) -> EpisodeReport {
-        let report = self.report(phase, now);
-        self.episode = None;
-        report
-    }
-
-    /// A report of the episode as it stands.
-    pub(super) fn report(&mut self, phase: Phase, now: BootTime) -> EpisodeReport {
-        let (first, count, new, reported_at) = match &mut self.episode {
-            Some(episode) => {
-                let new = episode.count - episode.reported_count;
-                let before = episode.reported_at;
-                episode.reported_count = episode.count;
-                episode.reported_at = now;
-                (episode.first, episode.count, new, before)
-            }
-            None => (self.first, self.total, 0, now),
-        };
-        EpisodeReport {
-            at: now,
-            phase,
-            process: self.process.clone(),
-            target: self.target.clone(),
-            door: self.door,
-            errno: self.errno,
-            count,
-            new,
-            period: now.since(reported_at),
-            first,
-            last: self.last,
-            fds: self.fds,
-            queue: self.queue,
-        }
     }
 
     pub(super) fn to_total(&self) -> Total {
         Total {
-            process: self.process.clone(),
-            target: self.target.clone(),
-            door: self.door,
-            errno: self.errno,
+            owners: self.owners.clone(),
+            target: self.key.target.clone(),
+            door: self.key.door,
+            failure: self.key.failure,
             count: self.total,
             first: self.first,
             last: self.last,

@@ -9,9 +9,9 @@ use std::{
 
 use super::*;
 use crate::model::{
-    AcceptQueue, BootTime, Comm, Door, EpisodeReport, Errno, FailureEvent, FdLimits, FdUsage,
-    Filter, KeyId, Limit, Listener, ListenerAddress, Outcome, Phase, Pid, Process, ProcessId,
-    Report, Target, Tid,
+    AcceptQueue, Backlog, BootTime, Caller, Comm, Door, EpisodeReport, Errno, Failure,
+    FailureEvent, FdLimits, FdUsage, Filter, KeyId, Limit, Listener, ListenerAddress, Outcome,
+    Phase, Pid, Process, ProcessId, Report, Target, Tid,
 };
 
 const NO_SLOTS: [u32; 0] = [];
@@ -22,13 +22,15 @@ struct FakeHost {
     open: Cell<Option<u64>>,
     below: Cell<Option<u64>>,
     alive: Cell<bool>,
+    forgotten: RefCell<Vec<u32>>,
 }
 
 impl FakeHost {
     fn new() -> Self {
         let counts = RefCell::default();
         let full = || Cell::new(Some(1024));
-        Self { counts, open: full(), below: full(), alive: Cell::new(true) }
+        let forgotten = RefCell::default();
+        Self { counts, open: full(), below: full(), alive: Cell::new(true), forgotten }
     }
 
     fn count(&self, slot: u32, total: u64, last: BootTime) {
@@ -52,22 +54,40 @@ impl Host for FakeHost {
     fn count(&self, slot: u32) -> SlotCount {
         self.counts.borrow().get(&slot).copied().unwrap_or_default()
     }
+
+    fn refused_clients(&self, slots: &[u32]) -> Option<u64> {
+        Some(10 * slots.len() as u64)
+    }
+
+    fn forget_clients(&self, slot: u32) {
+        self.forgotten.borrow_mut().push(slot);
+    }
+
+    fn backlog(&self, _: u64, _: Option<u32>) -> Option<Backlog> {
+        None
+    }
 }
 
 fn at(seconds: f64) -> BootTime {
     BootTime(Duration::from_secs_f64(seconds))
 }
 
+fn caller(pid: u32, started: f64) -> Caller {
+    Caller {
+        process: ProcessId { pid: Pid(pid), started: at(started) },
+        tid: Tid(pid),
+        comm: Comm::from_bytes(b"srv"),
+        cgroup: 1,
+    }
+}
+
 fn event(slot: u32, inode: u64, seconds: f64) -> FailureEvent {
     FailureEvent {
         key: KeyId { slot, inode },
         at: at(seconds),
-        process: ProcessId { pid: Pid(7), started: at(1.0) },
-        tid: Tid(7),
-        comm: Comm::from_bytes(b"srv"),
-        cgroup: 1,
+        caller: Some(caller(7, 1.0)),
         door: Door::Accept4,
-        errno: Errno::EMFILE,
+        failure: Failure::Errno(Errno::EMFILE),
         target: Target::Listener(Listener {
             netns: Some(1),
             address: ListenerAddress::Inet {
@@ -81,15 +101,19 @@ fn event(slot: u32, inode: u64, seconds: f64) -> FailureEvent {
     }
 }
 
-fn describe(event: &FailureEvent) -> Process {
+fn process(caller: &Caller) -> Process {
     Process {
-        id: event.process,
-        comm: event.comm.clone(),
+        id: caller.process,
+        comm: caller.comm.clone(),
         exe: None,
         cmdline: None,
         unit: None,
         container: None,
     }
+}
+
+fn owners(event: &FailureEvent) -> Vec<Process> {
+    event.caller.iter().map(process).collect()
 }
 
 fn aggregator(filter: Filter) -> Aggregator {
@@ -116,7 +140,7 @@ fn record(
     total: u64,
 ) -> Option<EpisodeReport> {
     host.count(event.key.slot, total, event.at);
-    aggregator.record(event.at, event, host, describe).map(episode)
+    aggregator.record(event.at, event, host, owners).map(episode)
 }
 
 #[test]
@@ -193,7 +217,7 @@ fn a_probing_socket_call_is_totalled_but_no_news() {
     let mut aggregator = aggregator(Filter::default());
     let probing = FailureEvent {
         door: Door::Socket,
-        errno: Errno::parse("EAFNOSUPPORT").unwrap(),
+        failure: Failure::Errno(Errno::parse("EAFNOSUPPORT").unwrap()),
         target: Target::None,
         ..event(0, 0, 10.0)
     };
@@ -226,8 +250,7 @@ fn a_slot_that_changes_hands_starts_from_zero() {
     let host = FakeHost::new();
     let mut aggregator = aggregator(Filter::default());
     record(&mut aggregator, &host, &event(0, 5, 10.0), 7);
-    let other =
-        FailureEvent { process: ProcessId { pid: Pid(8), started: at(2.0) }, ..event(0, 9, 40.0) };
+    let other = FailureEvent { caller: Some(caller(8, 2.0)), ..event(0, 9, 40.0) };
     let opened = record(&mut aggregator, &host, &other, 4).unwrap();
     assert_eq!(opened.count, 4);
     let counts: Vec<_> = aggregator.totals().iter().map(|total| total.count).collect();
@@ -242,7 +265,7 @@ fn lines_are_bounded_and_what_is_folded_is_still_counted() {
     let mut failures = 0;
     for number in 0..20_000_u32 {
         let other = FailureEvent {
-            process: ProcessId { pid: Pid(number), started: at(2.0) },
+            caller: Some(caller(number, 2.0)),
             ..event(0, 5, 10.0 + f64::from(number))
         };
         record(&mut aggregator, &host, &other, 1);
@@ -253,4 +276,60 @@ fn lines_are_bounded_and_what_is_folded_is_still_counted() {
     assert!(aggregator.totals().len() <= 16_384);
     assert!(aggregator.folded() > 0);
     assert_eq!(totals + aggregator.folded(), failures);
+}
+
+/// A client refused at that door.
+fn refusal(slot: u32, door: Door, seconds: f64) -> FailureEvent {
+    let failure = Failure::AcceptQueueFull { syn_queue_full: false };
+    FailureEvent { caller: None, door, failure, limits: None, ..event(slot, 5, seconds) }
+}
+
+#[test]
+fn an_overflow_waits_for_its_owner_and_is_one_episode_at_both_doors() {
+    let host = FakeHost::new();
+    let mut aggregator = aggregator(Filter::default());
+    assert_eq!(record(&mut aggregator, &host, &refusal(0, Door::Syn, 10.0), 3), None);
+    assert_eq!(record(&mut aggregator, &host, &refusal(1, Door::Ack, 10.1), 2), None);
+    let owner = process(&caller(7, 1.0));
+    let reports = aggregator.set_owners(at(10.2), 5, std::slice::from_ref(&owner), &host);
+    let opened = only_episode(reports);
+    assert_eq!((opened.phase, opened.count, opened.owners), (Phase::Opened, 3, vec![owner]));
+    host.count(0, 30, at(15.0));
+    let updated = only_episode(aggregator.tick(at(15.3), &host));
+    assert_eq!((updated.count, updated.new), (32, 29));
+    let refused = updated.refused.unwrap();
+    assert_eq!((refused.attempts, refused.connections), (32, Some(20)));
+    // A stuck client comes again after seconds: that is no recovery.
+    assert_eq!(aggregator.tick(at(22.0), &host), []);
+    let closed = only_episode(aggregator.tick(at(25.0), &host));
+    assert_eq!(closed.phase, Phase::Closed(Outcome::Recovered));
+    assert_eq!(*host.forgotten.borrow(), [0, 1]);
+    // Both doors have their line.
+    let counts: Vec<_> =
+        aggregator.totals().iter().map(|total| (total.door, total.count)).collect();
+    assert_eq!(counts, [(Door::Syn, 30), (Door::Ack, 2)]);
+    assert_eq!(aggregator.seen(1, Failure::is_refusal), 32);
+    assert_eq!(aggregator.seen(2, Failure::is_refusal), 0);
+}
+
+#[test]
+fn an_overflow_nobody_owns_is_reported_all_the_same() {
+    let host = FakeHost::new();
+    let mut aggregator = aggregator(Filter::default());
+    assert_eq!(record(&mut aggregator, &host, &refusal(0, Door::Syn, 10.0), 3), None);
+    assert_eq!(aggregator.tick(at(10.5), &host), []);
+    let opened = only_episode(aggregator.tick(at(11.0), &host));
+    assert_eq!((opened.count, opened.owners), (3, vec![]));
+}
+
+#[test]
+fn an_overflow_of_a_listener_whose_acceptor_fails_is_part_of_that() {
+    let host = FakeHost::new();
+    let mut aggregator = aggregator(Filter::default());
+    assert!(record(&mut aggregator, &host, &event(0, 5, 10.0), 1).is_some());
+    assert_eq!(record(&mut aggregator, &host, &refusal(1, Door::Syn, 10.1), 4), None);
+    host.count(0, 3, at(15.0));
+    let updated = only_episode(aggregator.tick(at(15.0), &host));
+    assert_eq!((updated.failure, updated.count), (Failure::Errno(Errno::EMFILE), 3));
+    assert_eq!(updated.refused.unwrap().attempts, 4);
 }

@@ -2,9 +2,9 @@
 //!
 //! Nothing here reads anything but the bytes it is given.
 
-mod failure;
+mod record;
 
-pub use failure::failure;
+pub use record::record;
 
 /// Why bytes are no record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]

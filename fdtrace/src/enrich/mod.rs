@@ -6,9 +6,13 @@
 //! decides whether a failure is counted.
 
 mod cgroup;
+mod netns;
+mod owners;
 mod parse;
 mod proc_dir;
 mod processes;
 
 pub use cgroup::{Placement, placement};
+pub use netns::{Namespaces, NetnsDelta, NetnsFacts};
+pub use owners::{Owner, Owners, same_process};
 pub use processes::Processes;

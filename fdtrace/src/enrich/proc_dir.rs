@@ -12,7 +12,7 @@ use std::{
 use procfs::{ProcError, process::Process as Dir};
 
 use super::parse::{self, Stat};
-use crate::model::{FdLimits, ProcessId};
+use crate::model::{Comm, FdLimits, ProcessId};
 
 /// Counting descriptors one by one stops here: a process this far gone is not worth more time.
 const MOST_ENTRIES: usize = 1_000_000;
@@ -98,6 +98,13 @@ impl ProcDir {
             (number < limit).then_some(())
         };
         u64::try_from(entries.filter_map(is_below).count()).ok()
+    }
+
+    /// Its short name.
+    pub(super) fn comm(&self) -> Option<Comm> {
+        const MOST_COMM: u64 = 64;
+        let bytes = read(&self.dir, "comm", MOST_COMM).ok()?;
+        Some(Comm::from_bytes(bytes.strip_suffix(b"\n").unwrap_or(&bytes)))
     }
 
     fn text(&self, name: &str, most: u64) -> Option<String> {

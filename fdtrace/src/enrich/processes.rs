@@ -52,6 +52,15 @@ impl Processes {
         }
     }
 
+    /// Everything known of a process that was found in `/proc`; `None` if it is gone meanwhile.
+    pub fn describe_found(&mut self, id: ProcessId) -> Option<Process> {
+        if let Some(known) = self.known.get(&id) {
+            return Some(known.clone());
+        }
+        let comm = ProcDir::open(&self.root, id).ok()?.comm()?;
+        Some(self.describe(id, &comm))
+    }
+
     /// How many descriptors the process has open now, and may have.
     ///
     /// The limits are today's too, since somebody may have raised them; `limits_at_failure` stands

@@ -14,10 +14,10 @@ use anyhow::{Context as _, anyhow};
 use aya::{
     Ebpf, EbpfLoader,
     maps::{HashMap, Map, MapData, Queue, RingBuf},
-    programs::TracePoint,
+    programs::{CgroupAttachMode, CgroupSkb, CgroupSkbAttachType, ProgramError, TracePoint},
 };
 use aya_log::EbpfLogger;
-use fdtrace_common::{Counter, FailureCell, FailureRecord, Offsets, names};
+use fdtrace_common::{CONTEXTS, Counter, FailureCell, FailureRecord, Offsets, Peers, names};
 use log::Log;
 use tokio::io::{Interest, unix::AsyncFd};
 
@@ -26,7 +26,7 @@ use super::{
     btf::{Btf, wanted_structs},
     error::errno_of,
     mapped::Mapped,
-    probes::{FORM, PROBES},
+    probes::{AttachPoint, CALLS, EXTRAS, NO_FORM, Probe},
     slots::{Count, Slots},
     support, tracefs,
 };
@@ -58,6 +58,7 @@ pub struct Kernel {
     /// `/proc/self/fdinfo` of each program, open for as long as we run: on a host that runs out of
     /// file handles nothing new can be opened.
     program_infos: Vec<File>,
+    forms: Vec<(&'static str, &'static str)>,
 }
 
 impl Kernel {
@@ -68,17 +69,6 @@ impl Kernel {
         support::check_lockdown(Path::new(LOCKDOWN))?;
         let offsets = read_offsets(&options.btf)?;
         tracefs::ensure()?;
-        for probe in &PROBES {
-            let (category, name) = probe.tracepoint;
-            if !tracefs::has_event(category, name) {
-                return Err(HostError::Unsupported(format!(
-                    "this kernel has no tracepoint {category}:{name}: it was built without \
-                     CONFIG_FTRACE_SYSCALLS"
-                ))
-                .into());
-            }
-        }
-
         let cpus = possible_cpus()?;
         let mut ebpf = load(options, &offsets, cpus)?;
         let mut slots = Slots {
@@ -90,27 +80,45 @@ impl Kernel {
                 names::FIRST_RECORDS,
                 options.slots,
             )?,
+            peers: map_array::<Peers>(&mut ebpf, names::PEERS, options.slots)?,
             keys: HashMap::try_from(take(&mut ebpf, names::SLOTS)?)?,
             free: Queue::try_from(take(&mut ebpf, names::FREE_SLOTS)?)?,
         };
         slots.fill()?;
-        let counters = map_array::<u64>(&mut ebpf, names::COUNTERS, cpus * Counter::COUNT)?;
+        let counters =
+            map_array::<u64>(&mut ebpf, names::COUNTERS, cpus * CONTEXTS * Counter::COUNT)?;
         let ring = RingBuf::try_from(take(&mut ebpf, names::RECORDS)?)?;
         let records = poll(ring).context("poll the ring")?;
         let log = EbpfLogger::init(&mut ebpf).context("find the programs' log")?;
         let log = poll(log).context("poll the log")?;
 
         let mut program_infos = Vec::new();
-        for probe in &PROBES {
-            program_infos.push(attach(&mut ebpf, probe.program, probe.tracepoint)?);
+        let mut forms = Vec::new();
+        for probe in &CALLS {
+            program_infos.push(attach(&mut ebpf, probe)?);
+            forms.push((probe.name, probe.point.form()));
+        }
+        for probe in &EXTRAS {
+            let form = match attach(&mut ebpf, probe) {
+                Ok(info) => {
+                    program_infos.push(info);
+                    probe.point.form()
+                }
+                Err(error) => {
+                    log::warn!("{} cannot be observed on this host: {error:#}", probe.name);
+                    NO_FORM
+                }
+            };
+            forms.push((probe.name, form));
         }
         give_memory_back();
-        Ok(Self { _ebpf: ebpf, records, log, slots, counters, program_infos })
+        Ok(Self { _ebpf: ebpf, records, log, slots, counters, program_infos, forms })
     }
 
-    /// The probes that are attached, each with its form.
-    pub fn probes() -> impl Iterator<Item = (&'static str, &'static str)> {
-        PROBES.iter().map(|probe| (probe.name, FORM))
+    /// The probes, each with its form, `none` where the host allows no form.
+    #[must_use]
+    pub fn probes(&self) -> &[(&'static str, &'static str)] {
+        &self.forms
     }
 
     /// How many keys can be counted at once.
@@ -156,6 +164,18 @@ impl Kernel {
         self.slots.read(slot)
     }
 
+    /// How many distinct clients were refused, by the slots that count them: an estimate. `None`
+    /// where there were too many to tell.
+    #[must_use]
+    pub fn refused_clients(&self, slots: &[u32]) -> Option<u64> {
+        self.slots.refused_clients(slots)
+    }
+
+    /// Starts counting those clients anew.
+    pub fn forget_clients(&self, slot: u32) {
+        self.slots.forget_clients(slot);
+    }
+
     /// Takes a slot from its key. Its count is still to be read, by [`Self::recycle`].
     pub fn retire(&mut self, slot: u32) -> anyhow::Result<()> {
         self.slots.retire(slot)
@@ -171,8 +191,8 @@ impl Kernel {
     #[must_use]
     pub fn counter(&self, counter: Counter) -> u64 {
         let counters = Counter::COUNT as usize;
-        (0..self.slots.cpus as usize)
-            .map(|cpu| self.counters.load(cpu * counters + counter as usize))
+        (0..(self.slots.cpus * CONTEXTS) as usize)
+            .map(|context| self.counters.load(context * counters + counter as usize))
             .sum()
     }
 
@@ -222,7 +242,8 @@ fn load(options: &Options, offsets: &Offsets, cpus: u32) -> anyhow::Result<Ebpf>
         .map_max_entries(names::FREE_SLOTS, options.slots)
         .map_max_entries(names::FIRST_RECORDS, options.slots)
         .map_max_entries(names::CELLS, options.slots * cpus)
-        .map_max_entries(names::COUNTERS, Counter::COUNT * cpus)
+        .map_max_entries(names::COUNTERS, Counter::COUNT * CONTEXTS * cpus)
+        .map_max_entries(names::PEERS, options.slots)
         .map_max_entries(names::RECORDS, options.ring_bytes)
         .load(OBJECT)
         .map_err(|error| explain(error, "bpf(2)"))
@@ -257,16 +278,54 @@ fn poll<T: AsFd + AsRawFd>(ring: T) -> io::Result<AsyncFd<T>> {
 }
 
 /// Loads and attaches one program; returns where the kernel tells how it fares.
-fn attach(ebpf: &mut Ebpf, name: &str, (category, event): (&str, &str)) -> anyhow::Result<File> {
+fn attach(ebpf: &mut Ebpf, probe: &Probe) -> anyhow::Result<File> {
+    let name = probe.program;
     let program =
         ebpf.program_mut(name).with_context(|| format!("the object has no program {name}"))?;
-    let program: &mut TracePoint = program.try_into()?;
-    program.load().map_err(|error| explain(error, &format!("loading the program {name}")))?;
-    let step = format!("attaching {name} to {category}:{event}");
-    program.attach(category, event).map_err(|error| explain(error, &step))?;
-    let fd = program.fd()?.as_fd().as_raw_fd();
+    let step = format!("loading the program {name}");
+    let fd = match probe.point {
+        AttachPoint::Tracepoint(category, event) => {
+            if !tracefs::has_event(category, event) {
+                return Err(HostError::Unsupported(format!(
+                    "this kernel has no tracepoint {category}:{event}: it was built without \
+                     CONFIG_FTRACE_SYSCALLS"
+                ))
+                .into());
+            }
+            let program: &mut TracePoint = program.try_into()?;
+            program.load().map_err(|error| refused(error, &step))?;
+            let step = format!("attaching {name} to {category}:{event}");
+            program.attach(category, event).map_err(|error| explain(error, &step))?;
+            program.fd()?.as_fd().as_raw_fd()
+        }
+        AttachPoint::CgroupIngress => {
+            let root = support::cgroup_root(Path::new("/proc/self/mounts"))?;
+            let shown = root.display();
+            let directory = File::open(&root).with_context(|| format!("open {shown}"))?;
+            let program: &mut CgroupSkb = program.try_into()?;
+            program.load().map_err(|error| refused(error, &step))?;
+            let step = format!("attaching {name} to {shown}");
+            // A link is always one of many on a cgroup; the mode is for the older way.
+            let mode = CgroupAttachMode::Single;
+            program
+                .attach(directory, CgroupSkbAttachType::Ingress, mode)
+                .map_err(|error| explain(error, &step))?;
+            program.fd()?.as_fd().as_raw_fd()
+        }
+    };
     let path = format!("/proc/self/fdinfo/{fd}");
     File::open(&path).with_context(|| format!("open {path}"))
+}
+
+/// The verifier's log is long, and for the debug log.
+fn refused(error: ProgramError, step: &str) -> anyhow::Error {
+    match error {
+        ProgramError::LoadError { io_error, verifier_log } => {
+            log::debug!("{step}: {io_error}: {verifier_log}");
+            explain(io_error, step).context("the kernel refused a program (-v shows its log)")
+        }
+        error => explain(error, step),
+    }
 }
 
 /// EPERM here is the host's word, for the capabilities were checked.
@@ -302,7 +361,7 @@ mod tests {
     #[test]
     fn the_object_has_every_program_and_map_the_loader_names() {
         let object = aya_obj_names();
-        for probe in &PROBES {
+        for probe in CALLS.iter().chain(&EXTRAS) {
             assert!(object.contains(probe.program), "no program {}", probe.program);
             assert!(probe.program.len() <= 15, "{} is cut by the kernel", probe.program);
         }
@@ -312,6 +371,7 @@ mod tests {
             names::CELLS,
             names::FIRST_RECORDS,
             names::COUNTERS,
+            names::PEERS,
             names::RECORDS,
             names::OFFSETS,
             names::SLOT_COUNT,

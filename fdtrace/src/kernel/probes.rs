@@ -8,33 +8,54 @@ pub(super) struct Probe {
     pub(super) name: &'static str,
     /// The program in the object.
     pub(super) program: &'static str,
-    /// Category and name of the tracepoint.
-    pub(super) tracepoint: (&'static str, &'static str),
+    /// Where it is attached.
+    pub(super) point: AttachPoint,
 }
 
-/// The form of all of them.
-pub(super) const FORM: &str = "tracepoint";
+/// Where a program is attached.
+#[derive(Clone, Copy)]
+pub(super) enum AttachPoint {
+    /// Category and name of a tracepoint.
+    Tracepoint(&'static str, &'static str),
+    /// Packets that arrive, at the root of the cgroup v2 hierarchy: at every socket of the host.
+    CgroupIngress,
+}
 
-/// Every probe.
-pub(super) const PROBES: [Probe; 4] = [
-    Probe {
-        name: "accept",
-        program: names::ACCEPT_EXIT_TP,
-        tracepoint: ("syscalls", "sys_exit_accept"),
-    },
+impl AttachPoint {
+    /// The name of the form.
+    pub(super) const fn form(self) -> &'static str {
+        match self {
+            Self::Tracepoint(..) => "tracepoint",
+            Self::CgroupIngress => "cgroup_skb",
+        }
+    }
+}
+
+/// The form of a probe that could not be attached.
+pub(super) const NO_FORM: &str = "none";
+
+const fn on_exit_of(call: &'static str) -> AttachPoint {
+    AttachPoint::Tracepoint("syscalls", call)
+}
+
+/// The main job: without these fdtrace does not start.
+pub(super) const CALLS: [Probe; 4] = [
+    Probe { name: "accept", program: names::ACCEPT_EXIT_TP, point: on_exit_of("sys_exit_accept") },
     Probe {
         name: "accept4",
         program: names::ACCEPT4_EXIT_TP,
-        tracepoint: ("syscalls", "sys_exit_accept4"),
+        point: on_exit_of("sys_exit_accept4"),
     },
-    Probe {
-        name: "socket",
-        program: names::SOCKET_EXIT_TP,
-        tracepoint: ("syscalls", "sys_exit_socket"),
-    },
+    Probe { name: "socket", program: names::SOCKET_EXIT_TP, point: on_exit_of("sys_exit_socket") },
     Probe {
         name: "socketpair",
         program: names::PAIR_EXIT_TP,
-        tracepoint: ("syscalls", "sys_exit_socketpair"),
+        point: on_exit_of("sys_exit_socketpair"),
     },
+];
+
+/// What fdtrace says it cannot see where the host does not allow it.
+pub(super) const EXTRAS: [Probe; 2] = [
+    Probe { name: "listen", program: names::LISTEN_EXIT_TP, point: on_exit_of("sys_exit_listen") },
+    Probe { name: "queues", program: names::REFUSED_CG, point: AttachPoint::CgroupIngress },
 ];

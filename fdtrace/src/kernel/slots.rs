@@ -1,10 +1,10 @@
 //! Slots: where keys are counted, read from mapped memory, and given back exactly.
 
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use anyhow::Context as _;
 use aya::maps::{HashMap, MapData, Queue};
-use fdtrace_common::{FailureCell, FailureKey, FailureRecord, RECORD_FAILURE};
+use fdtrace_common::{FailureCell, FailureKey, FailureRecord, Peers, RECORD_FAILURE};
 
 use super::mapped::Mapped;
 
@@ -30,6 +30,7 @@ pub(super) struct Slots {
     pub(super) cpus: u32,
     pub(super) cells: Mapped,
     pub(super) first_records: Mapped,
+    pub(super) peers: Mapped,
     pub(super) keys: HashMap<MapData, KeyBytes, u32>,
     pub(super) free: Queue<MapData, u32>,
 }
@@ -76,6 +77,38 @@ impl Slots {
         Some(record)
     }
 
+    /// Linear counting: of `n` clients hashed to `m` bits, about `m * exp(-n / m)` bits stay clear
+    /// (Whang et al., 1990). Exact within one for a hundred clients, a few percent for thousands.
+    pub(super) fn refused_clients(&self, slots: &[u32]) -> Option<u64> {
+        let bits = f64::from(Peers::BITS);
+        // A client that met several sockets of a listener, or both doors of one, is one client.
+        let mut union = [0; Peers::WORDS];
+        for slot in slots {
+            for (all, word) in union.iter_mut().zip(self.peer_words(*slot)) {
+                *all |= word.load(Ordering::Relaxed);
+            }
+        }
+        let set: u32 = union.iter().map(|word| word.count_ones()).sum();
+        let clear = bits - f64::from(set);
+        #[expect(
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss,
+            reason = "between 0 and 4096 * ln(4096)"
+        )]
+        let clients = (bits * (bits / clear).ln()).round() as u64;
+        (clear > 0.0).then_some(clients)
+    }
+
+    pub(super) fn forget_clients(&self, slot: u32) {
+        for word in self.peer_words(slot) {
+            word.store(0, Ordering::Relaxed);
+        }
+    }
+
+    fn peer_words(&self, slot: u32) -> impl Iterator<Item = &AtomicU64> {
+        self.peers.words().iter().skip(slot as usize * Peers::WORDS).take(Peers::WORDS)
+    }
+
     /// Step one of giving a slot back: from now on a failure of its key takes a new slot. The
     /// count stays readable, and a program that found the key before may still add to it.
     pub(super) fn retire(&mut self, slot: u32) -> anyhow::Result<()> {
@@ -96,6 +129,7 @@ impl Slots {
                 cell.store(0, Ordering::Relaxed);
             }
         }
+        self.forget_clients(slot);
         let start = slot as usize * RECORD_WORDS;
         if let Some(kind) = self.first_records.words().get(start + KIND_WORD) {
             kind.store(0, Ordering::Release);

@@ -1,6 +1,10 @@
 //! Facts about the host, asked before anything is loaded, so that a refusal can be explained.
 
-use std::{fs, io::ErrorKind, path::Path};
+use std::{
+    fs,
+    io::ErrorKind,
+    path::{Path, PathBuf},
+};
 
 use super::HostError;
 
@@ -46,6 +50,26 @@ pub(super) fn check_lockdown(lockdown: &Path) -> Result<(), HostError> {
     }
 }
 
+/// Where cgroup v2 is mounted.
+pub(super) fn cgroup_root(mounts: &Path) -> Result<PathBuf, HostError> {
+    let text = fs::read_to_string(mounts).unwrap_or_default();
+    cgroup_mount(&text).ok_or_else(|| {
+        HostError::Unsupported(
+            "cgroup v2 is not mounted. Mount it with: mount -t cgroup2 none /sys/fs/cgroup/unified"
+                .to_owned(),
+        )
+    })
+}
+
+fn cgroup_mount(mounts: &str) -> Option<PathBuf> {
+    mounts.lines().find_map(|line| {
+        let mut fields = line.split(' ').skip(1);
+        let place = fields.next()?;
+        // The kernel writes blanks in paths as octal escapes; nobody mounts cgroups at such.
+        (fields.next()? == "cgroup2").then(|| PathBuf::from(place))
+    })
+}
+
 /// Reads the kernel's BTF.
 pub(super) fn read_btf(path: &Path) -> Result<Vec<u8>, HostError> {
     fs::read(path).map_err(|error| {
@@ -77,6 +101,15 @@ pub(super) fn bpf_refused(step: &str, lockdown: &Path) -> HostError {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn cgroup_v2_is_found_beside_v1() {
+        let hybrid = "cgroup /sys/fs/cgroup/cpu cgroup rw,cpu 0 0\n\
+                      cgroup2 /sys/fs/cgroup/unified cgroup2 rw 0 0\n";
+        assert_eq!(cgroup_mount(hybrid), Some(PathBuf::from("/sys/fs/cgroup/unified")));
+        let only_v1 = "cgroup /sys/fs/cgroup/cpu cgroup rw,cpu 0 0\n";
+        assert_eq!(cgroup_mount(only_v1), None);
+    }
 
     #[test]
     fn either_the_two_capabilities_or_the_old_one() {

@@ -1,8 +1,8 @@
-//! The failed call and why it failed.
+//! What failed, and why.
 
 use std::fmt;
 
-/// The call that failed.
+/// Where it failed: a call of a process, or a segment of a client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Door {
     /// accept(2)
@@ -13,10 +13,14 @@ pub enum Door {
     Socket,
     /// socketpair(2)
     Socketpair,
+    /// A client's SYN met a listener.
+    Syn,
+    /// The ACK that would have completed a handshake met a listener.
+    Ack,
 }
 
 impl Door {
-    /// The name of the system call.
+    /// The name of the system call or the segment.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
@@ -24,6 +28,8 @@ impl Door {
             Self::Accept4 => "accept4",
             Self::Socket => "socket",
             Self::Socketpair => "socketpair",
+            Self::Syn => "syn",
+            Self::Ack => "ack",
         }
     }
 
@@ -37,6 +43,51 @@ impl Door {
 impl fmt::Display for Door {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.name())
+    }
+}
+
+/// Why it failed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Failure {
+    /// The call returned an errno.
+    Errno(Errno),
+    /// The kernel refused a connection because the accept queue was full: a listen overflow.
+    AcceptQueueFull {
+        /// The SYN queue was full too, and the kernel counted the SYN there as well, as answered by
+        /// a cookie, before it refused it (net/ipv4/tcp_input.c tcp_conn_request, v6.18).
+        syn_queue_full: bool,
+    },
+    /// The kernel dropped a SYN because the SYN queue was full.
+    SynQueueFull,
+    /// The kernel answered a SYN with a cookie because the SYN queue was full: a degradation, no
+    /// loss.
+    SynCookieSent,
+}
+
+impl Failure {
+    /// The errno, where a call failed.
+    #[must_use]
+    pub const fn errno(self) -> Option<Errno> {
+        match self {
+            Self::Errno(errno) => Some(errno),
+            Self::AcceptQueueFull { .. } | Self::SynQueueFull | Self::SynCookieSent => None,
+        }
+    }
+
+    /// Whether it says that something ran out.
+    #[must_use]
+    pub const fn is_exhaustion(self) -> bool {
+        match self {
+            Self::Errno(errno) => errno.is_exhaustion(),
+            Self::AcceptQueueFull { .. } | Self::SynQueueFull => true,
+            Self::SynCookieSent => false,
+        }
+    }
+
+    /// Whether a client was refused, not a call of the process.
+    #[must_use]
+    pub const fn is_refusal(self) -> bool {
+        self.errno().is_none()
     }
 }
 

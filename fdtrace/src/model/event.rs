@@ -1,6 +1,8 @@
 //! A decoded record.
 
-use super::{AcceptQueue, BootTime, Comm, Door, Errno, FdLimits, ProcessId, Target, Tid};
+use super::{
+    AcceptQueue, BootTime, Comm, Door, Failure, FdLimits, Listener, ProcessId, Target, Tid,
+};
 
 /// Where a key is counted, and the inode that tells two of its slot's users apart.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -11,29 +13,60 @@ pub struct KeyId {
     pub inode: u64,
 }
 
-/// One failed call, with what was only known at that moment.
+/// A decoded record of any kind.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Event {
+    /// Something failed.
+    Failure(FailureEvent),
+    /// A process called listen(2).
+    Listen(ListenEvent),
+}
+
+/// One failed call or refused segment, with what was only known at that moment.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FailureEvent {
     /// Where it is counted.
     pub key: KeyId,
     /// When it failed.
     pub at: BootTime,
-    /// Whose call.
-    pub process: ProcessId,
-    /// Which thread's.
-    pub tid: Tid,
-    /// The process's name at that moment.
-    pub comm: Comm,
-    /// cgroup v2 id.
-    pub cgroup: u64,
-    /// Which call.
+    /// Whose call; `None` where a segment was refused, for then no process is there.
+    pub caller: Option<Caller>,
+    /// Where.
     pub door: Door,
     /// Why.
-    pub errno: Errno,
+    pub failure: Failure,
     /// On what.
     pub target: Target,
     /// The accept queue at that moment.
     pub queue: Option<AcceptQueue>,
     /// The limits at that moment.
     pub limits: Option<FdLimits>,
+}
+
+/// Who made the call.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Caller {
+    /// The process.
+    pub process: ProcessId,
+    /// The thread.
+    pub tid: Tid,
+    /// The process's name at that moment.
+    pub comm: Comm,
+    /// cgroup v2 id.
+    pub cgroup: u64,
+}
+
+/// A socket that listens from now on, or with another backlog.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ListenEvent {
+    /// Inode number of the socket.
+    pub inode: u64,
+    /// Who called listen.
+    pub caller: Caller,
+    /// Where it listens.
+    pub listener: Listener,
+    /// Its accept queue: the limit is the effective backlog.
+    pub queue: Option<AcceptQueue>,
+    /// The requested backlog: listen's argument.
+    pub requested: u32,
 }

@@ -1,6 +1,6 @@
 //! Which failures the user asked for.
 
-use super::{Comm, Door, Errno, Pid, Target};
+use super::{Comm, Door, Errno, Failure, Pid, Process, Target};
 
 /// An empty list asks for all; a list asks for any of its members. What is filtered out is
 /// counted in the kernel all the same, and not shown.
@@ -17,45 +17,62 @@ pub struct Filter {
 }
 
 impl Filter {
-    /// Whether a failure is asked for.
+    /// Whether a failure is asked for. Of several owners of a listener one is enough.
     #[must_use]
-    pub fn wants(&self, pid: Pid, comm: &Comm, target: &Target, errno: Errno) -> bool {
-        fn any<T: PartialEq>(list: &[T], value: Option<&T>) -> bool {
-            list.is_empty() || value.is_some_and(|value| list.contains(value))
+    pub fn wants(&self, owners: &[Process], target: &Target, failure: Failure) -> bool {
+        fn any<T: PartialEq>(list: &[T], values: impl IntoIterator<Item = T>) -> bool {
+            list.is_empty() || values.into_iter().any(|value| list.contains(&value))
         }
         let port = target.listener().and_then(|listener| listener.address.port());
-        any(&self.pids, Some(&pid))
-            && any(&self.ports, port.as_ref())
-            && any(&self.comms, Some(comm))
-            && any(&self.errnos, Some(&errno))
+        any(&self.pids, owners.iter().map(|owner| owner.id.pid))
+            && any(&self.ports, port)
+            && any(&self.comms, owners.iter().map(|owner| owner.comm.clone()))
+            && any(&self.errnos, failure.errno())
     }
 
     /// Whether failures like this one are reported as they happen.
     ///
-    /// Failed accepts always are. socket(2) fails in healthy programs that ask what the kernel
-    /// supports (EAFNOSUPPORT), so there only exhaustion is, or an errno asked for by name; the
-    /// others are in the summary.
+    /// Failed accepts and refused clients always are. socket(2) fails in healthy programs that ask
+    /// what the kernel supports (EAFNOSUPPORT), so there only exhaustion is, or an errno asked for
+    /// by name; the others are in the summary.
     #[must_use]
-    pub fn is_live(&self, door: Door, errno: Errno) -> bool {
-        door.accepts() || errno.is_exhaustion() || self.errnos.contains(&errno)
+    pub fn is_live(&self, door: Door, failure: Failure) -> bool {
+        let asked = failure.errno().is_none_or(|errno| self.errnos.contains(&errno));
+        door.accepts() || failure.is_exhaustion() || asked
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::{BootTime, ProcessId};
 
     #[test]
     fn each_list_restricts_alone() {
         let comm = Comm::from_bytes(b"nginx");
-        let wants = |filter: &Filter| filter.wants(Pid(7), &comm, &Target::None, Errno::EMFILE);
+        let owner = Process {
+            id: ProcessId { pid: Pid(7), started: BootTime::default() },
+            comm: comm.clone(),
+            exe: None,
+            cmdline: None,
+            unit: None,
+            container: None,
+        };
+        let emfile = Failure::Errno(Errno::EMFILE);
+        let wants =
+            |filter: &Filter| filter.wants(std::slice::from_ref(&owner), &Target::None, emfile);
         assert!(wants(&Filter::default()));
         assert!(wants(&Filter { pids: vec![Pid(1), Pid(7)], ..Filter::default() }));
         assert!(!wants(&Filter { pids: vec![Pid(1)], ..Filter::default() }));
-        assert!(wants(&Filter { comms: vec![comm.clone()], ..Filter::default() }));
+        assert!(wants(&Filter { comms: vec![comm], ..Filter::default() }));
         assert!(!wants(&Filter { comms: vec![Comm::from_bytes(b"ngin")], ..Filter::default() }));
         assert!(!wants(&Filter { errnos: vec![Errno::ENFILE], ..Filter::default() }));
         // No listener has no port.
         assert!(!wants(&Filter { ports: vec![80], ..Filter::default() }));
+        // Nobody is not the one asked for, and a refused client has no errno.
+        let pids = Filter { pids: vec![Pid(7)], ..Filter::default() };
+        assert!(!pids.wants(&[], &Target::None, Failure::SynQueueFull));
+        let errnos = Filter { errnos: vec![Errno::EMFILE], ..Filter::default() };
+        assert!(!errnos.wants(&[owner], &Target::None, Failure::SynQueueFull));
     }
 }

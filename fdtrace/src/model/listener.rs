@@ -121,3 +121,12 @@ impl AcceptQueue {
         self.length > self.limit
     }
 }
+
+/// Where the limit of an accept queue comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Backlog {
+    /// listen(2)'s argument, where the call was seen.
+    pub requested: Option<u32>,
+    /// net.core.somaxconn of the listener's network namespace, where it could be read.
+    pub somaxconn: Option<u32>,
+}

@@ -10,14 +10,15 @@ mod process;
 mod report;
 mod time;
 
-pub use call::{Door, Errno};
+pub use call::{Door, Errno, Failure};
 pub use episode::{Outcome, Phase};
-pub use event::{FailureEvent, KeyId};
+pub use event::{Caller, Event, FailureEvent, KeyId, ListenEvent};
 pub use filter::Filter;
 pub use limits::{FdLimits, FdUsage, Limit};
-pub use listener::{AcceptQueue, Listener, ListenerAddress, Target, UnixName};
+pub use listener::{AcceptQueue, Backlog, Listener, ListenerAddress, Target, UnixName};
 pub use process::{Comm, Pid, Process, ProcessId, Tid};
 pub use report::{
-    EpisodeReport, LostCount, LostKind, LostReport, ProbeReport, Report, Started, Summary, Total,
+    CounterPair, EpisodeReport, LostCount, LostKind, LostReport, ProbeReport, Reconciliation,
+    Refused, Report, Started, Summary, Total,
 };
 pub use time::{BootTime, WallClock};

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::{
-    AcceptQueue, BootTime, Door, Errno, FdUsage, Outcome, Phase, Process, ProcessId, Target,
+    AcceptQueue, Backlog, BootTime, Door, Failure, FdUsage, Outcome, Phase, Process, Target,
 };
 
 /// Anything an output writes.
@@ -35,9 +35,9 @@ pub struct Started {
 /// One probe and the form it has.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ProbeReport {
-    /// The fact it observes: `accept`, `accept4`, `socket`, `socketpair`.
+    /// The fact it observes: `accept`, `accept4`, `socket`, `socketpair`, `listen`, `queues`.
     pub probe: &'static str,
-    /// `tracepoint`.
+    /// `tracepoint`, `cgroup_skb`, or `none` where the host allows no form.
     pub form: &'static str,
 }
 
@@ -48,14 +48,15 @@ pub struct EpisodeReport {
     pub at: BootTime,
     /// What happened to the episode.
     pub phase: Phase,
-    /// Whose calls fail.
-    pub process: Process,
+    /// Whose calls fail; or who owns the listener, the lead one first. Empty where nobody can be
+    /// found.
+    pub owners: Vec<Process>,
     /// On what.
     pub target: Target,
-    /// Which call.
+    /// Where.
     pub door: Door,
     /// Why.
-    pub errno: Errno,
+    pub failure: Failure,
     /// Failures of the whole episode so far.
     pub count: u64,
     /// Failures since the report before this one.
@@ -70,6 +71,19 @@ pub struct EpisodeReport {
     pub fds: FdUsage,
     /// The accept queue at the last record.
     pub queue: Option<AcceptQueue>,
+    /// Where the queue's limit comes from, as far as known.
+    pub backlog: Option<Backlog>,
+    /// Clients refused: by this episode, or because of it.
+    pub refused: Option<Refused>,
+}
+
+/// Clients that a listener refused during an episode.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Refused {
+    /// Refused segments: one client that is stuck makes many.
+    pub attempts: u64,
+    /// Distinct clients (address and port) behind them: an estimate, exact for a few.
+    pub connections: Option<u64>,
 }
 
 impl EpisodeReport {
@@ -116,17 +130,17 @@ pub struct LostReport {
     pub lost: Vec<LostCount>,
 }
 
-/// All failures of one process, listener, call and errno.
+/// All failures of one process, listener, door and reason.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Total {
-    /// Whose.
-    pub process: Process,
+    /// Whose, the lead one first; as in [`EpisodeReport::owners`].
+    pub owners: Vec<Process>,
     /// On what.
     pub target: Target,
-    /// Which call.
+    /// Where.
     pub door: Door,
     /// Why.
-    pub errno: Errno,
+    pub failure: Failure,
     /// How many.
     pub count: u64,
     /// The first.
@@ -135,11 +149,33 @@ pub struct Total {
     pub last: BootTime,
 }
 
-impl Total {
-    /// Which process.
+/// What the kernel itself counted in a network namespace, beside what fdtrace saw.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Reconciliation {
+    /// Inode number of the network namespace.
+    pub netns: u32,
+    /// One for each of the kernel's counters.
+    pub counters: Vec<CounterPair>,
+}
+
+/// A counter of /proc/net/netstat beside fdtrace's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CounterPair {
+    /// `ListenOverflows`, `ListenDrops`, `TCPReqQFullDrop`, `TCPReqQFullDoCookies`.
+    pub name: &'static str,
+    /// How much the kernel's grew since fdtrace attached.
+    pub delta: u64,
+    /// How much of it fdtrace saw; `None` where it does not look (cookies under
+    /// `tcp_syncookies=2`, when every SYN is answered with one).
+    pub seen: Option<u64>,
+}
+
+impl CounterPair {
+    /// What fdtrace did not see; negative where it saw more than the kernel counted.
     #[must_use]
-    pub const fn process_id(&self) -> ProcessId {
-        self.process.id
+    pub fn unattributed(&self) -> Option<i64> {
+        let seen = i64::try_from(self.seen?).unwrap_or(i64::MAX);
+        Some(i64::try_from(self.delta).unwrap_or(i64::MAX) - seen)
     }
 }
 
@@ -154,6 +190,9 @@ pub struct Summary {
     pub totals: Vec<Total>,
     /// Every reason, those at 0 too.
     pub lost: Vec<LostCount>,
+    /// The kernel's own counters, of each network namespace in which any of them or of fdtrace's
+    /// grew, and of fdtrace's own.
+    pub kernel: Vec<Reconciliation>,
     /// What was attached.
     pub probes: Vec<ProbeReport>,
 }

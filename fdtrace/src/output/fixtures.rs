@@ -7,9 +7,10 @@ use std::{
 };
 
 use crate::model::{
-    AcceptQueue, BootTime, Comm, Door, EpisodeReport, Errno, FdLimits, FdUsage, Limit, Listener,
-    ListenerAddress, LostCount, LostKind, Outcome, Phase, Pid, ProbeReport, Process, ProcessId,
-    Report, Started, Summary, Target, Total, UnixName, WallClock,
+    AcceptQueue, Backlog, BootTime, Comm, CounterPair, Door, EpisodeReport, Errno, Failure,
+    FdLimits, FdUsage, Limit, Listener, ListenerAddress, LostCount, LostKind, Outcome, Phase, Pid,
+    ProbeReport, Process, ProcessId, Reconciliation, Refused, Report, Started, Summary, Target,
+    Total, UnixName, WallClock,
 };
 
 /// Boot was at 2024-07-29 21:56:40.000 UTC.
@@ -38,6 +39,16 @@ pub(super) fn stranger(comm: &[u8]) -> Process {
     Process { comm: Comm::from_bytes(comm), exe: None, cmdline: None, unit: None, ..process() }
 }
 
+/// A pre-fork server: a master and `workers` of them on one listener.
+pub(super) fn nginx(workers: u32) -> Vec<Process> {
+    let owner = |pid| {
+        let id = ProcessId { pid: Pid(pid), started: at(1_700) };
+        let unit = Some("nginx.service".to_owned());
+        Process { id, unit, ..stranger(b"nginx") }
+    };
+    (812..=812 + workers).map(owner).collect()
+}
+
 pub(super) fn inet(ip: IpAddr, port: u16, dual_stack: Option<bool>) -> Target {
     listener(ListenerAddress::Inet { ip, port, dual_stack })
 }
@@ -63,10 +74,10 @@ pub(super) fn opened() -> EpisodeReport {
     EpisodeReport {
         at: at(3_120),
         phase: Phase::Opened,
-        process: process(),
+        owners: vec![process()],
         target: every(9088),
         door: Door::Accept4,
-        errno: Errno::EMFILE,
+        failure: Failure::Errno(Errno::EMFILE),
         count: 1,
         new: 1,
         period: Duration::ZERO,
@@ -77,13 +88,15 @@ pub(super) fn opened() -> EpisodeReport {
             limits: Some(FdLimits { soft: Limit::Of(1024), hard: Limit::Of(4096) }),
         },
         queue: Some(AcceptQueue { length: 61, limit: 128 }),
+        backlog: None,
+        refused: None,
     }
 }
 
 /// Nothing known but that it failed.
 pub(super) fn unknown() -> EpisodeReport {
     EpisodeReport {
-        process: stranger(b""),
+        owners: vec![stranger(b"")],
         target: Target::Unread,
         fds: FdUsage::default(),
         queue: None,
@@ -118,7 +131,7 @@ pub(super) fn closed(outcome: Outcome) -> EpisodeReport {
 
 pub(super) fn socket() -> EpisodeReport {
     EpisodeReport {
-        process: stranger(b"node"),
+        owners: vec![stranger(b"node")],
         target: Target::None,
         door: Door::Socket,
         queue: None,
@@ -126,14 +139,47 @@ pub(super) fn socket() -> EpisodeReport {
     }
 }
 
-pub(super) fn started() -> Started {
-    let probe = |probe| ProbeReport { probe, form: "tracepoint" };
-    Started {
-        at: at(3_000),
-        version: "0.1.0",
-        kernel: "6.12.117".to_owned(),
-        probes: ["accept", "accept4", "socket", "socketpair"].map(probe).to_vec(),
+/// Clients are refused, whatever its calls do.
+pub(super) fn overflow() -> EpisodeReport {
+    EpisodeReport {
+        owners: nginx(3),
+        target: every(80),
+        door: Door::Syn,
+        failure: Failure::AcceptQueueFull { syn_queue_full: false },
+        count: 9,
+        new: 9,
+        fds: FdUsage::default(),
+        queue: Some(AcceptQueue { length: 129, limit: 128 }),
+        backlog: Some(Backlog { requested: Some(128), somaxconn: Some(4096) }),
+        refused: Some(Refused { attempts: 9, connections: Some(3) }),
+        ..opened()
     }
+}
+
+/// The SYN queue is full: SYNs are dropped, or answered by cookies.
+pub(super) fn syn_queue(failure: Failure) -> EpisodeReport {
+    let queue = Some(AcceptQueue { length: 3, limit: 128 });
+    EpisodeReport { failure, queue, ..overflow() }
+}
+
+/// The same episode later.
+pub(super) fn lasting(opened: EpisodeReport) -> EpisodeReport {
+    let refused = Some(Refused { attempts: 3112, connections: Some(214) });
+    let EpisodeReport { at, phase, period, last, .. } = updated();
+    EpisodeReport { at, phase, period, last, count: 3112, new: 120, refused, ..opened }
+}
+
+/// And over.
+pub(super) fn over(opened: EpisodeReport, outcome: Outcome) -> EpisodeReport {
+    let EpisodeReport { at, phase, period, last, .. } = closed(outcome);
+    EpisodeReport { at, phase, period, last, new: 0, ..lasting(opened) }
+}
+
+pub(super) fn started() -> Started {
+    let calls = ["accept", "accept4", "socket", "socketpair", "listen"];
+    let mut probes = calls.map(|probe| ProbeReport { probe, form: "tracepoint" }).to_vec();
+    probes.push(ProbeReport { probe: "queues", form: "cgroup_skb" });
+    Started { at: at(3_000), version: "0.1.0", kernel: "6.12.117".to_owned(), probes }
 }
 
 pub(super) fn lost(keys_full: u64, program_skipped: Option<u64>) -> Vec<LostCount> {
@@ -150,8 +196,16 @@ pub(super) fn lost(keys_full: u64, program_skipped: Option<u64>) -> Vec<LostCoun
 }
 
 pub(super) fn total(episode: EpisodeReport) -> Total {
-    let EpisodeReport { process, target, door, errno, count, first, last, .. } = episode;
-    Total { process, target, door, errno, count, first, last }
+    let EpisodeReport { owners, target, door, failure, count, first, last, .. } = episode;
+    Total { owners, target, door, failure, count, first, last }
+}
+
+/// Deltas and what was seen of them, in the order of the names.
+pub(super) fn namespace(netns: u32, counters: &[(u64, Option<u64>)]) -> Reconciliation {
+    let names = ["ListenOverflows", "ListenDrops", "TCPReqQFullDrop", "TCPReqQFullDoCookies"];
+    let pairs = names.into_iter().zip(counters);
+    let counters = pairs.map(|(name, &(delta, seen))| CounterPair { name, delta, seen });
+    Reconciliation { netns, counters: counters.collect() }
 }
 
 pub(super) fn summary(totals: Vec<Total>) -> Summary {
@@ -160,6 +214,7 @@ pub(super) fn summary(totals: Vec<Total>) -> Summary {
         at: at(81_440),
         totals,
         lost: lost(0, Some(0)),
+        kernel: vec![namespace(4_026_531_840, &[(0, Some(0)); 4])],
         probes: started().probes,
     }
 }

@@ -13,6 +13,8 @@ mod episodes;
 mod errnos;
 mod exactness;
 mod host;
+mod queue_workload;
+mod queues;
 mod workload;
 
 use std::process::ExitCode;
@@ -24,7 +26,10 @@ pub(crate) type Test = (&'static str, fn());
 
 fn main() -> ExitCode {
     if let Some(spec) = std::env::var_os("WORKLOAD") {
-        workload::run(spec.to_str().unwrap());
+        match spec.to_str().unwrap() {
+            spec if spec.starts_with('{') => queue_workload::run(spec),
+            spec => workload::run(spec),
+        }
         return ExitCode::SUCCESS;
     }
     let mut arguments = Arguments::from_args();
@@ -32,8 +37,11 @@ fn main() -> ExitCode {
     arguments.test_threads.get_or_insert(1);
     let tests = [host::TESTS, exactness::TESTS, attribution::TESTS, errnos::TESTS, episodes::TESTS];
     let trials = tests
-        .concat()
-        .into_iter()
+        .iter()
+        .chain(queues::TESTS)
+        .copied()
+        .flatten()
+        .copied()
         .map(|(name, test)| {
             Trial::test(name, move || {
                 test();

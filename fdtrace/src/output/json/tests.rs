@@ -1,18 +1,21 @@
 //! Real output against golden lines, the schema, and the reference.
 
+mod refusals;
+
 use std::{fs, path::PathBuf};
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::*;
 use crate::{
     model::{
-        Door, EpisodeReport, Errno, FdLimits, FdUsage, Limit, ListenerAddress, LostReport, Outcome,
-        Process, Target, UnixName,
+        Backlog, Door, EpisodeReport, Errno, Failure, FdLimits, FdUsage, Limit, ListenerAddress,
+        LostReport, Outcome, Process, Refused, Summary, Target, UnixName,
     },
     output::fixtures::{
-        at, clock, closed, episode, every, ipv4, listener, lost, opened, process, socket, started,
-        stranger, summary, total, unix, unknown, updated,
+        at, clock, closed, episode, every, ipv4, lasting, listener, lost, namespace, opened, over,
+        overflow, process, socket, started, stranger, summary, syn_queue, total, unix, unknown,
+        updated,
     },
 };
 
@@ -59,10 +62,10 @@ fn every_shape() -> Vec<Report> {
         updated(),
         socket(),
         EpisodeReport { door: Door::Socketpair, ..socket() },
-        EpisodeReport { door: Door::Accept, process: container, ..opened() },
+        EpisodeReport { door: Door::Accept, owners: vec![container], ..opened() },
         EpisodeReport { fds: limits(Limit::Unlimited), ..opened() },
-        EpisodeReport { errno: Errno(4000), ..opened() },
-        EpisodeReport { process: stranger(b"\xff\x1b"), ..opened() },
+        EpisodeReport { failure: Failure::Errno(Errno(4000)), ..opened() },
+        EpisodeReport { owners: vec![stranger(b"\xff\x1b")], ..opened() },
     ];
     let outcomes = [Outcome::Recovered, Outcome::Exited, Outcome::Unfinished];
     episodes.extend(outcomes.map(closed));
@@ -79,7 +82,22 @@ fn every_shape() -> Vec<Report> {
     ];
     episodes.extend(targets.map(|target| EpisodeReport { target, ..opened() }));
     let errnos = Errno::names().map(|name| Errno::parse(name).unwrap());
-    episodes.extend(errnos.map(|errno| EpisodeReport { errno, ..opened() }));
+    let failures = errnos.map(Failure::Errno);
+    episodes.extend(failures.map(|failure| EpisodeReport { failure, ..opened() }));
+    episodes.extend([
+        overflow(),
+        lasting(overflow()),
+        over(overflow(), Outcome::Exited),
+        EpisodeReport { door: Door::Ack, owners: Vec::new(), ..overflow() },
+        EpisodeReport {
+            failure: Failure::AcceptQueueFull { syn_queue_full: true },
+            backlog: Some(Backlog { requested: Some(u32::MAX), somaxconn: None }),
+            refused: Some(Refused { attempts: 9, connections: None }),
+            ..overflow()
+        },
+        syn_queue(Failure::SynQueueFull),
+        syn_queue(Failure::SynCookieSent),
+    ]);
 
     let totals = episodes.iter().cloned().map(total).collect();
     let mut reports: Vec<Report> = episodes.into_iter().map(episode).collect();
@@ -87,6 +105,14 @@ fn every_shape() -> Vec<Report> {
         Report::Started(started()),
         Report::Lost(LostReport { at: at(0), lost: lost(3, None) }),
         Report::Summary(summary(Vec::new())),
+        Report::Summary(Summary { kernel: Vec::new(), ..summary(Vec::new()) }),
+        Report::Summary(Summary {
+            kernel: vec![
+                namespace(1, &[(3, Some(4)), (3, Some(3)), (u64::MAX, Some(0)), (9, None)]),
+                namespace(2, &[(0, None); 4]),
+            ],
+            ..summary(Vec::new())
+        }),
         Report::Summary(summary(totals)),
     ]);
     reports
@@ -102,10 +128,17 @@ fn an_opened_episode() {
             r#""cmdline":["dataforwardsrv","--port=9088"],"#,
             r#""start_time":"2024-07-29T21:56:41.500Z","unit":"supervisord.service","#,
             r#""container":null},"#,
+            r#""processes":[{"pid":14807,"comm":"dataforwardsrv","#,
+            r#""exe":"/opt/df/dataforwardsrv","#,
+            r#""cmdline":["dataforwardsrv","--port=9088"],"#,
+            r#""start_time":"2024-07-29T21:56:41.500Z","unit":"supervisord.service","#,
+            r#""container":null}],"#,
             r#""listener":{"family":"inet6","address":"::","port":9088,"path":null,"#,
             r#""netns":4026531840},"target":"listener","failure":"EMFILE","door":"accept4","#,
+            r#""syn_queue_full":false,"#,
             r#""count":1,"new":1,"fds":{"open":1024,"soft":1024,"hard":4096},"#,
-            r#""accept_queue":{"length":61,"limit":128},"first":"2024-07-29T21:56:43.119Z","#,
+            r#""accept_queue":{"length":61,"limit":128},"backlog":null,"refused":null,"#,
+            r#""first":"2024-07-29T21:56:43.119Z","#,
             r#""last":"2024-07-29T21:56:43.119Z","duration_s":0.0}"#,
             "\n"
         )
@@ -144,6 +177,8 @@ fn unknown_is_null() {
         "/fds/soft",
         "/fds/hard",
         "/accept_queue",
+        "/backlog",
+        "/refused",
     ] {
         assert_eq!(line.pointer(path), Some(&Value::Null), "{path}");
     }
@@ -158,7 +193,7 @@ fn listeners() {
     let listener_of =
         |target| value(&episode(EpisodeReport { target, ..opened() }))["listener"].take();
     let expected = |family, address: Option<&str>, port: Option<u16>, path: Option<&str>| {
-        serde_json::json!({"family": family, "address": address, "port": port, "path": path,
+        json!({"family": family, "address": address, "port": port, "path": path,
             "netns": 4_026_531_840_u32})
     };
     assert_eq!(listener_of(ipv4(80)), expected("inet", Some("192.0.2.7"), Some(80), None));
@@ -180,14 +215,14 @@ fn listeners() {
 
 #[test]
 fn failures_without_a_name() {
-    let line = value(&episode(EpisodeReport { errno: Errno(4000), ..opened() }));
+    let line = value(&episode(EpisodeReport { failure: Failure::Errno(Errno(4000)), ..opened() }));
     assert_eq!(line["failure"], "errno_4000");
 }
 
 #[test]
 fn invisible_characters_are_escaped_and_not_lost() {
     let name = "\u{1b}\u{9b}\u{7f}\u{e0041}é\"\\";
-    let report = episode(EpisodeReport { process: stranger(name.as_bytes()), ..opened() });
+    let report = episode(EpisodeReport { owners: vec![stranger(name.as_bytes())], ..opened() });
     let expected = r#""comm":"\u001b\u009b\u007f\udb40\udc41é\"\\""#;
     assert!(text(&report).contains(expected), "{}", text(&report));
     assert_eq!(value(&report)["process"]["comm"], name);
@@ -202,7 +237,8 @@ fn losses_and_the_start() {
     );
     let line = value(&Report::Started(started()));
     assert_eq!((&line["version"], &line["kernel"]), (&"0.1.0".into(), &"6.12.117".into()));
-    assert_eq!(line["probes"][3], serde_json::json!({"probe": "socketpair", "form": "tracepoint"}));
+    assert_eq!(line["probes"][3], json!({"probe": "socketpair", "form": "tracepoint"}));
+    assert_eq!(line["probes"][5], json!({"probe": "queues", "form": "cgroup_skb"}));
 }
 
 #[test]
@@ -249,6 +285,16 @@ fn the_schema_refuses_what_it_does_not_describe() {
     let mut line = value(&episode(opened()));
     line["process"]["surprise"] = 1.into();
     assert!(!schema.0.is_valid(&line));
+    for place in ["/processes/0", "/backlog", "/refused"] {
+        let mut line = value(&episode(overflow()));
+        line.pointer_mut(place).unwrap()["x"] = 1.into();
+        assert!(!schema.0.is_valid(&line), "{place}");
+    }
+    for place in ["/kernel", "/kernel/ListenDrops", "/kernel/namespaces/0"] {
+        let mut line = value(&Report::Summary(summary(Vec::new())));
+        line.pointer_mut(place).unwrap()["x"] = 1.into();
+        assert!(!schema.0.is_valid(&line), "{place}");
+    }
     let mut line = value(&episode(opened()));
     line["outcome"] = "recovered".into();
     assert!(!schema.0.is_valid(&line), "an open episode has no outcome");

@@ -7,8 +7,9 @@ use std::{borrow::Cow, net::IpAddr, time::Duration};
 use jiff::Timestamp;
 use serde::{Serialize, Serializer, ser::SerializeMap as _};
 
+use super::kernel::Kernel;
 use crate::model::{
-    self, BootTime, Door, EpisodeReport, Errno, FdUsage, Limit, ListenerAddress, LostCount,
+    self, BootTime, Door, EpisodeReport, Failure, FdUsage, Limit, ListenerAddress, LostCount,
     Outcome, Phase, ProbeReport, Report, Target, UnixName, WallClock,
 };
 
@@ -54,6 +55,8 @@ struct Episode<'a> {
     new: u64,
     fds: Fds,
     accept_queue: Option<AcceptQueue>,
+    backlog: Option<Backlog>,
+    refused: Option<Refused>,
     first: String,
     last: String,
     duration_s: f64,
@@ -64,14 +67,17 @@ struct Episode<'a> {
 /// What failures are counted by.
 #[derive(Serialize)]
 struct Key<'a> {
-    process: Process<'a>,
+    /// The first of `processes`.
+    process: Option<Process<'a>>,
+    processes: Vec<Process<'a>>,
     listener: Option<Listener<'a>>,
     target: &'static str,
     failure: Cow<'static, str>,
     door: &'static str,
+    syn_queue_full: bool,
 }
 
-#[derive(Serialize)]
+#[derive(Clone, Serialize)]
 struct Process<'a> {
     pid: u32,
     comm: Cow<'a, str>,
@@ -105,9 +111,22 @@ struct AcceptQueue {
 }
 
 #[derive(Serialize)]
+struct Backlog {
+    requested: Option<u32>,
+    somaxconn: Option<u32>,
+}
+
+#[derive(Serialize)]
+struct Refused {
+    attempts: u64,
+    connections: Option<u64>,
+}
+
+#[derive(Serialize)]
 struct Summary<'a> {
     started: String,
     totals: Vec<Total<'a>>,
+    kernel: Option<Kernel>,
     lost: Lost<'a>,
     probes: Vec<Probe<'a>>,
 }
@@ -152,10 +171,11 @@ impl<'a> Line<'a> {
             }
             Report::Lost(report) => (report.at, "lost", Body::Lost { lost: Lost(&report.lost) }),
             Report::Summary(summary) => {
-                let model::Summary { started, at, totals, lost, probes } = summary;
+                let model::Summary { started, at, totals, lost, kernel, probes } = summary;
                 let body = Summary {
                     started: date(*started, clock),
                     totals: totals.iter().map(|total| Total::new(total, clock)).collect(),
+                    kernel: Kernel::new(kernel),
                     lost: Lost(lost),
                     probes: probe_list(probes),
                 };
@@ -169,13 +189,19 @@ impl<'a> Line<'a> {
 impl<'a> Episode<'a> {
     fn new(report: &'a EpisodeReport, clock: &WallClock) -> Self {
         Self {
-            key: Key::new(&report.process, &report.target, report.errno, report.door, clock),
+            key: Key::new(&report.owners, &report.target, report.failure, report.door, clock),
             count: report.count,
             new: report.new,
             fds: fds(&report.fds),
             accept_queue: report
                 .queue
                 .map(|model::AcceptQueue { length, limit }| AcceptQueue { length, limit }),
+            backlog: report
+                .backlog
+                .map(|model::Backlog { requested, somaxconn }| Backlog { requested, somaxconn }),
+            refused: report
+                .refused
+                .map(|model::Refused { attempts, connections }| Refused { attempts, connections }),
             first: date(report.first, clock),
             last: date(report.last, clock),
             duration_s: seconds(report.last.since(report.first)),
@@ -190,18 +216,21 @@ impl<'a> Episode<'a> {
 
 impl<'a> Key<'a> {
     fn new(
-        of: &'a model::Process,
+        owners: &'a [model::Process],
         on: &'a Target,
-        errno: Errno,
+        why: Failure,
         door: Door,
         clock: &WallClock,
     ) -> Self {
+        let processes: Vec<_> = owners.iter().map(|owner| process(owner, clock)).collect();
         Self {
-            process: process(of, clock),
+            process: processes.first().cloned(),
+            processes,
             listener: listener(on),
             target: target(on),
-            failure: failure(errno),
+            failure: failure(why),
             door: door.name(),
+            syn_queue_full: matches!(why, Failure::AcceptQueueFull { syn_queue_full: true }),
         }
     }
 }
@@ -209,7 +238,7 @@ impl<'a> Key<'a> {
 impl<'a> Total<'a> {
     fn new(total: &'a model::Total, clock: &WallClock) -> Self {
         Self {
-            key: Key::new(&total.process, &total.target, total.errno, total.door, clock),
+            key: Key::new(&total.owners, &total.target, total.failure, total.door, clock),
             count: total.count,
             first: date(total.first, clock),
             last: date(total.last, clock),
@@ -264,8 +293,15 @@ const fn target(target: &Target) -> &'static str {
     }
 }
 
-fn failure(errno: Errno) -> Cow<'static, str> {
-    errno.name().map_or_else(|| format!("errno_{}", errno.0).into(), Cow::from)
+fn failure(failure: Failure) -> Cow<'static, str> {
+    match failure {
+        Failure::Errno(errno) => {
+            errno.name().map_or_else(|| format!("errno_{}", errno.0).into(), Cow::from)
+        }
+        Failure::AcceptQueueFull { .. } => "accept_queue_full".into(),
+        Failure::SynQueueFull => "syn_queue_full".into(),
+        Failure::SynCookieSent => "syn_cookie_sent".into(),
+    }
 }
 
 fn fds(usage: &FdUsage) -> Fds {

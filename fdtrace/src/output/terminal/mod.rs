@@ -3,8 +3,10 @@
 //! Layout only. What is unknown is left out or written `?`, never guessed. The lines are not a
 //! format to parse; [`Json`](super::Json) is.
 
+mod kernel;
 mod line;
 mod lost;
+mod refusal;
 mod table;
 #[cfg(test)]
 mod tests;

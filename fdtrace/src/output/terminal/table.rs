@@ -1,18 +1,30 @@
 //! The summary: what failed how often, most failures first.
 
-use std::{collections::HashSet, fmt::Write as _};
+use std::{
+    cmp::Reverse,
+    collections::{HashMap, HashSet},
+    fmt::Write as _,
+};
 
 use super::{
-    lost,
-    words::{Times, duration, on_what, who},
+    kernel, lost,
+    words::{Times, duration, on_what, who, why},
 };
-use crate::model::{Summary, Total};
+use crate::model::{BootTime, Process, ProcessId, Summary, Target, Total};
 
 /// More than this nobody reads; JSON has all.
 const MOST_ROWS: usize = 50;
 
 /// Between columns.
 const GAP: &str = "  ";
+
+/// A line of the table.
+struct Row<'a> {
+    total: &'a Total,
+    count: u64,
+    first: BootTime,
+    last: BootTime,
+}
 
 struct Column {
     title: &'static str,
@@ -22,8 +34,8 @@ struct Column {
 }
 
 impl Column {
-    fn of<F: Fn(&Total) -> String>(title: &'static str, totals: &[Total], cell: F) -> Self {
-        Self { title, right: false, cells: totals.iter().map(cell).collect() }
+    fn of<F: Fn(&Row<'_>) -> String>(title: &'static str, rows: &[Row<'_>], cell: F) -> Self {
+        Self { title, right: false, cells: rows.iter().map(cell).collect() }
     }
 
     fn width(&self) -> usize {
@@ -32,53 +44,87 @@ impl Column {
     }
 }
 
-/// The table, and what is missing from it.
+/// The table, what is missing from it, and what the kernel says.
 pub(super) fn summary(summary: &Summary, times: &Times<'_>) -> String {
     // Apart from what came before, and from the `^C` that the terminal has echoed.
     let mut text = "\n".to_owned();
+    let rows = rows(&summary.totals);
     // Writing to a String cannot fail.
-    let _ = if summary.totals.is_empty() {
+    let _ = if rows.is_empty() {
         let lasted = duration(summary.at.since(summary.started));
-        writeln!(text, "no failed accept or socket call in {lasted}")
+        // Nobody may take what was not looked at for nothing.
+        let looked =
+            summary.probes.iter().any(|probe| probe.probe == "queues" && probe.form != "none");
+        let refused = if looked { " and no refused connection" } else { "" };
+        writeln!(text, "no failed accept or socket call{refused} in {lasted}")
     } else {
-        text.push_str(&table(summary, times));
-        match summary.totals.len().saturating_sub(MOST_ROWS) {
+        text.push_str(&table(&rows[..rows.len().min(MOST_ROWS)], summary.at, times));
+        match rows.len().saturating_sub(MOST_ROWS) {
             0 => Ok(()),
             more => writeln!(text, "and {more} more"),
         }
     };
-    text + &lost::summary(&summary.lost)
+    text + &kernel::summary(&summary.kernel) + &lost::summary(&summary.lost)
 }
 
-fn table(summary: &Summary, times: &Times<'_>) -> String {
-    let totals = &summary.totals[..summary.totals.len().min(MOST_ROWS)];
+/// Refusals that differ only in the segment, or in what the SYN queue did besides, are one row.
+fn rows(totals: &[Total]) -> Vec<Row<'_>> {
+    let mut rows: Vec<Row<'_>> = Vec::with_capacity(totals.len());
+    let mut refusals = HashMap::new();
+    for total in totals {
+        let Total { owners, target, failure, count, first, last, .. } = total;
+        let (count, first, last) = (*count, *first, *last);
+        if failure.is_refusal() {
+            let key = (ids(owners), target, why(*failure));
+            let row = *refusals.entry(key).or_insert(rows.len());
+            if let Some(row) = rows.get_mut(row) {
+                row.count = row.count.saturating_add(count);
+                row.first = row.first.min(first);
+                row.last = row.last.max(last);
+                continue;
+            }
+        }
+        rows.push(Row { total, count, first, last });
+    }
+    rows.sort_by_key(|row| Reverse(row.count));
+    rows
+}
+
+fn ids(owners: &[Process]) -> Vec<ProcessId> {
+    owners.iter().map(|owner| owner.id).collect()
+}
+
+fn table(rows: &[Row<'_>], now: BootTime, times: &Times<'_>) -> String {
     // One kind of time for all rows, or the columns would not line up.
-    let today = totals.iter().all(|total| times.same_day(total.first, summary.at));
+    let today = rows.iter().all(|row| times.same_day(row.first, now));
     let time = |at| {
         if today { times.brief(at) } else { times.dated(at) }
     };
 
     let mut columns = vec![
-        Column::of("process", totals, |total| who(&total.process)),
-        Column::of("listener", totals, |total| on_what(&total.target, total.door)),
+        Column::of("process", rows, |row| who(&row.total.owners)),
+        Column::of("listener", rows, |row| on_what(&row.total.target, row.total.door)),
     ];
-    if doors_differ(totals) {
-        columns.push(Column::of("call", totals, |total| total.door.to_string()));
+    if doors_differ(rows) {
+        columns.push(Column::of("call", rows, |row| {
+            let door = row.total.door;
+            if row.total.failure.is_refusal() { String::new() } else { door.to_string() }
+        }));
     }
     columns.extend([
-        Column::of("failure", totals, |total| total.errno.to_string()),
-        Column { right: true, ..Column::of("count", totals, |total| total.count.to_string()) },
-        Column::of("first", totals, |total| time(total.first)),
-        Column::of("last", totals, |total| time(total.last)),
+        Column::of("failure", rows, |row| why(row.total.failure)),
+        Column { right: true, ..Column::of("count", rows, |row| row.count.to_string()) },
+        Column::of("first", rows, |row| time(row.first)),
+        Column::of("last", rows, |row| time(row.last)),
     ]);
-    lay_out(&columns, totals.len())
+    lay_out(&columns, rows.len())
 }
 
 /// Whether rows would look the same but for accept and accept4.
-fn doors_differ(totals: &[Total]) -> bool {
-    let mut seen = HashSet::new();
-    let mut accepts = totals.iter().filter(|total| total.door.accepts());
-    !accepts.all(|total| seen.insert((total.process_id(), &total.target, total.errno)))
+fn doors_differ(rows: &[Row<'_>]) -> bool {
+    let mut seen: HashSet<(Vec<ProcessId>, &Target, _)> = HashSet::new();
+    let mut accepts = rows.iter().map(|row| row.total).filter(|total| total.door.accepts());
+    !accepts.all(|total| seen.insert((ids(&total.owners), &total.target, total.failure)))
 }
 
 fn lay_out(columns: &[Column], rows: usize) -> String {

@@ -1,5 +1,6 @@
 //! Golden lines.
 
+mod refusals;
 mod summary;
 
 use std::{io, net::Ipv6Addr};
@@ -7,12 +8,13 @@ use std::{io, net::Ipv6Addr};
 use super::*;
 use crate::{
     model::{
-        Door, EpisodeReport, Errno, FdLimits, FdUsage, Limit, ListenerAddress, LostCount, LostKind,
-        LostReport, Outcome, Report, Target, UnixName,
+        Backlog, Door, EpisodeReport, Errno, Failure, FdLimits, FdUsage, Limit, ListenerAddress,
+        LostCount, LostKind, LostReport, Outcome, Refused, Report, Target, UnixName,
     },
     output::fixtures::{
-        at, clock, closed, episode, every, inet, ipv4, listener, lost, opened, process, socket,
-        started, stranger, summary, total, unix, unknown, updated,
+        at, clock, closed, episode, every, inet, ipv4, lasting, listener, lost, namespace, nginx,
+        opened, over, overflow, process, socket, started, stranger, summary, syn_queue, total,
+        unix, unknown, updated,
     },
 };
 
@@ -54,15 +56,35 @@ fn line(report: EpisodeReport, expected: &str) {
 fn start() {
     assert_eq!(
         text(&Report::Started(started())),
-        "fdtrace 0.1.0  Linux 6.12.117  accept, accept4, socket, socketpair: tracepoint  \
+        "fdtrace 0.1.0  Linux 6.12.117  calls: tracepoint  queues: cgroup_skb  \
          Ctrl-C for a summary\n"
     );
-    let mut mixed = started();
-    mixed.probes[1].form = "fexit";
+    let with = |forms: &[(usize, &'static str)]| {
+        let mut other = started();
+        for (probe, form) in forms {
+            other.probes[*probe].form = form;
+        }
+        let text = text(&Report::Started(other));
+        let text = text.strip_prefix("fdtrace 0.1.0  Linux 6.12.117  ").unwrap();
+        text.strip_suffix("  Ctrl-C for a summary\n").unwrap().to_owned()
+    };
     assert_eq!(
-        text(&Report::Started(mixed)),
-        "fdtrace 0.1.0  Linux 6.12.117  accept, socket, socketpair: tracepoint  accept4: fexit  \
-         Ctrl-C for a summary\n"
+        with(&[(1, "fexit")]),
+        "accept, socket, socketpair, listen: tracepoint  accept4: fexit  queues: cgroup_skb"
+    );
+    assert_eq!(
+        with(&[(4, "none")]),
+        "accept, accept4, socket, socketpair: tracepoint  listen: not seen  queues: cgroup_skb"
+    );
+    assert_eq!(with(&[(5, "none")]), "calls: tracepoint  queues: not seen (no cgroup v2)");
+    // The queues are no call.
+    assert_eq!(with(&[(5, "tracepoint")]), "calls: tracepoint  queues: tracepoint");
+
+    let mut less = started();
+    less.probes.truncate(2);
+    assert_eq!(
+        text(&Report::Started(less)),
+        "fdtrace 0.1.0  Linux 6.12.117  accept, accept4: tracepoint  Ctrl-C for a summary\n"
     );
 }
 
@@ -100,6 +122,21 @@ fn an_episode_from_its_first_failure_to_its_end() {
 }
 
 #[test]
+fn who_owns_the_listener() {
+    let line_of = |owners, who: &str| {
+        line(
+            EpisodeReport { owners, target: ipv4(80), queue: None, ..updated() },
+            &format!("21:56:48.120 ongoing    {who} 192.0.2.7:80  EMFILE  +7 (1/s)"),
+        );
+    };
+    line_of(nginx(0), "nginx[812]");
+    line_of(nginx(1), "nginx[812] +1");
+    line_of(nginx(64), "nginx[812] +64");
+    line_of(Vec::new(), "?");
+    line_of(vec![stranger(b"")], "?[14807]");
+}
+
+#[test]
 fn what_is_unknown_is_not_invented() {
     line(unknown(), "21:56:43.120 EXHAUSTED  ?[14807] listener unknown  EMFILE");
     let limits = Some(FdLimits { soft: Limit::Of(1024), hard: Limit::Of(1024) });
@@ -127,19 +164,29 @@ fn what_is_unknown_is_not_invented() {
 #[test]
 fn other_errnos_are_failing_not_exhausted() {
     line(
-        EpisodeReport { errno: Errno(22), ..opened() },
+        EpisodeReport { failure: Failure::Errno(Errno(22)), ..opened() },
         "21:56:43.120 FAILING    dataforwardsrv[14807] *:9088  EINVAL  queue 61/128",
     );
     line(
-        EpisodeReport { errno: Errno(4000), queue: None, ..opened() },
+        EpisodeReport { failure: Failure::Errno(Errno(4000)), queue: None, ..opened() },
         "21:56:43.120 FAILING    dataforwardsrv[14807] *:9088  errno 4000",
     );
     line(
-        EpisodeReport { errno: Errno(88), target: Target::NotSocket, queue: None, ..opened() },
+        EpisodeReport {
+            failure: Failure::Errno(Errno(88)),
+            target: Target::NotSocket,
+            queue: None,
+            ..opened()
+        },
         "21:56:43.120 FAILING    dataforwardsrv[14807] fd is no socket  ENOTSOCK",
     );
     line(
-        EpisodeReport { errno: Errno(9), target: Target::NotOpen, queue: None, ..opened() },
+        EpisodeReport {
+            failure: Failure::Errno(Errno(9)),
+            target: Target::NotOpen,
+            queue: None,
+            ..opened()
+        },
         "21:56:43.120 FAILING    dataforwardsrv[14807] fd not open  EBADF",
     );
 }
@@ -188,11 +235,11 @@ fn addresses_of_all_families() {
 #[test]
 fn a_name_cannot_forge_a_line() {
     line(
-        EpisodeReport { process: stranger(b"x\n21:56:43 OK"), ..unknown() },
+        EpisodeReport { owners: vec![stranger(b"x\n21:56:43 OK")], ..unknown() },
         r"21:56:43.120 EXHAUSTED  x\x0a21:56:43 OK[14807] listener unknown  EMFILE",
     );
     line(
-        EpisodeReport { process: stranger("a\u{202e}b\u{9b}".as_bytes()), ..unknown() },
+        EpisodeReport { owners: vec![stranger("a\u{202e}b\u{9b}".as_bytes())], ..unknown() },
         r"21:56:43.120 EXHAUSTED  a\u{202e}b\u{9b}[14807] listener unknown  EMFILE",
     );
 }
@@ -242,6 +289,10 @@ fn colour_is_for_headlines_only() {
     assert!(
         headline(&episode(closed(Outcome::Recovered))).starts_with("\x1b[32mRECOVERED\x1b[0m  d")
     );
+    assert!(headline(&episode(overflow())).starts_with("\x1b[31mOVERFLOW\x1b[0m   n"));
+    let syn = |failure| headline(&episode(syn_queue(failure)));
+    assert!(syn(Failure::SynQueueFull).starts_with("\x1b[31mSYN FULL\x1b[0m   n"));
+    assert!(syn(Failure::SynCookieSent).starts_with("\x1b[33mCOOKIES\x1b[0m    n"));
     let losses = Report::Lost(LostReport { at: at(0), lost: lost(1, Some(1)) });
     assert!(headline(&losses).starts_with("\x1b[33mLOST\x1b[0m       1 failure"));
     let plain = [
@@ -259,7 +310,7 @@ fn colour_is_for_headlines_only() {
 fn times_are_local() {
     let zone = TimeZone::fixed(jiff::tz::offset(2));
     let mut terminal = Terminal::new(Writes::default(), Colour::Never).with_time_zone(zone);
-    let report = EpisodeReport { process: process(), ..opened() };
+    let report = EpisodeReport { owners: vec![process()], ..opened() };
     terminal.write(&episode(report), &clock()).unwrap();
     assert!(terminal.writer.0[0].starts_with(b"23:56:43.120 EXHAUSTED"));
 }

@@ -6,7 +6,7 @@ use jiff::{Timestamp, Zoned, tz::TimeZone};
 
 use super::Colour;
 use crate::{
-    model::{BootTime, Door, ListenerAddress, Process, Target, UnixName, WallClock},
+    model::{BootTime, Door, Failure, ListenerAddress, Process, Target, UnixName, WallClock},
     output::sanitize,
 };
 
@@ -65,14 +65,32 @@ pub(super) fn headline(word: &str, tone: Tone, colour: Colour) -> String {
     format!("\x1b[{code}m{word}\x1b[0m{padding}")
 }
 
-/// `dataforwardsrv[14807]`
-pub(super) fn who(process: &Process) -> String {
-    let mut text = sanitize::escape(process.comm.as_bytes());
+/// `dataforwardsrv[14807]`, `nginx[812] +3` where others own the listener too, `?` where nobody is
+/// known to.
+pub(super) fn who(owners: &[Process]) -> String {
+    let [lead, others @ ..] = owners else {
+        return "?".to_owned();
+    };
+    let mut text = sanitize::escape(lead.comm.as_bytes());
     if text.is_empty() {
         text.push('?');
     }
-    let _ = write!(text, "[{}]", process.id.pid);
+    // Writing to a String cannot fail.
+    let _ = write!(text, "[{}]", lead.id.pid);
+    if !others.is_empty() {
+        let _ = write!(text, " +{}", others.len());
+    }
     text
+}
+
+/// Why it failed: `EMFILE`, `accept queue full`.
+pub(super) fn why(failure: Failure) -> String {
+    match failure {
+        Failure::Errno(errno) => errno.to_string(),
+        Failure::AcceptQueueFull { .. } => "accept queue full".to_owned(),
+        Failure::SynQueueFull => "SYN queue full".to_owned(),
+        Failure::SynCookieSent => "SYN cookie sent".to_owned(),
+    }
 }
 
 /// `*:9088`, or what stands in its place.

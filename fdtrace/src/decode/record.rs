@@ -1,14 +1,14 @@
-//! A failed call.
+//! A failed call, a refused segment, or a listen(2).
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use bytes::Buf as _;
-use fdtrace_common::{self as wire, FailureRecord, RECORD_FAILURE, valid};
+use fdtrace_common::{self as wire, FailureRecord, RECORD_FAILURE, RECORD_LISTEN, Refusal, valid};
 
 use super::DecodeError;
 use crate::model::{
-    AcceptQueue, BootTime, Comm, Door, Errno, FailureEvent, FdLimits, KeyId, Limit, Listener,
-    ListenerAddress, Pid, ProcessId, Target, Tid, UnixName,
+    AcceptQueue, BootTime, Caller, Comm, Door, Errno, Event, Failure, FailureEvent, FdLimits,
+    KeyId, Limit, ListenEvent, Listener, ListenerAddress, Pid, ProcessId, Target, Tid, UnixName,
 };
 
 const AF_UNIX: u16 = 1;
@@ -16,7 +16,7 @@ const AF_INET: u16 = 2;
 const AF_INET6: u16 = 10;
 
 /// Decodes a [`FailureRecord`].
-pub fn failure(mut bytes: &[u8]) -> Result<FailureEvent, DecodeError> {
+pub fn record(mut bytes: &[u8]) -> Result<Event, DecodeError> {
     if bytes.len() != FailureRecord::SIZE {
         return Err(DecodeError::Length { got: bytes.len(), want: FailureRecord::SIZE });
     }
@@ -24,8 +24,8 @@ pub fn failure(mut bytes: &[u8]) -> Result<FailureEvent, DecodeError> {
     let started = BootTime::from_nanos(bytes.get_u64_ne());
     let inode = bytes.get_u64_ne();
     let pid = Pid(bytes.get_u32_ne());
-    let errno = Errno(bytes.get_u16_ne());
-    let door = door(bytes.get_u8())?;
+    let reason = bytes.get_u16_ne();
+    let door_number = bytes.get_u8();
     let fd_kind = bytes.get_u8();
     let at = BootTime::from_nanos(bytes.get_u64_ne());
     let soft = Limit::from_rlim(bytes.get_u64_ne());
@@ -37,32 +37,30 @@ pub fn failure(mut bytes: &[u8]) -> Result<FailureEvent, DecodeError> {
     let known = bytes.get_u32_ne();
     let mut comm = [0; wire::COMM_LEN];
     bytes.copy_to_slice(&mut comm);
-    if kind != RECORD_FAILURE {
-        return Err(DecodeError::Value { field: "kind", value: kind.into() });
-    }
-
     let facts = Facts::read(&mut bytes, known);
-    let target = match fd_kind {
-        kind if kind == wire::FdKind::None as u8 => Target::None,
-        kind if kind == wire::FdKind::Socket as u8 => Target::Listener(facts.listener()),
-        kind if kind == wire::FdKind::NotSocket as u8 => Target::NotSocket,
-        kind if kind == wire::FdKind::NotOpen as u8 => Target::NotOpen,
-        kind if kind == wire::FdKind::Unread as u8 => Target::Unread,
-        other => return Err(DecodeError::Value { field: "fd_kind", value: other.into() }),
-    };
-    Ok(FailureEvent {
+    let requested = bytes.get_u32_ne();
+
+    let process = ProcessId { pid, started };
+    let caller = Caller { process, tid, comm: Comm::from_bytes(&comm), cgroup };
+    match kind {
+        RECORD_FAILURE => {}
+        RECORD_LISTEN => {
+            let (listener, queue) = (facts.listener(), facts.queue());
+            return Ok(Event::Listen(ListenEvent { inode, caller, listener, queue, requested }));
+        }
+        other => return Err(DecodeError::Value { field: "kind", value: other.into() }),
+    }
+    let door = door(door_number)?;
+    Ok(Event::Failure(FailureEvent {
         key: KeyId { slot, inode },
         at,
-        process: ProcessId { pid, started },
-        tid,
-        comm: Comm::from_bytes(&comm),
-        cgroup,
+        caller: (!matches!(door, Door::Syn | Door::Ack)).then_some(caller),
         door,
-        errno,
+        failure: reason_of(reason)?,
         queue: facts.queue(),
-        target,
+        target: target(fd_kind, &facts)?,
         limits: (known & valid::LIMITS != 0).then_some(FdLimits { soft, hard }),
-    })
+    }))
 }
 
 fn door(value: u8) -> Result<Door, DecodeError> {
@@ -71,7 +69,35 @@ fn door(value: u8) -> Result<Door, DecodeError> {
         door if door == wire::Door::Accept4 as u8 => Door::Accept4,
         door if door == wire::Door::Socket as u8 => Door::Socket,
         door if door == wire::Door::Socketpair as u8 => Door::Socketpair,
+        door if door == wire::Door::Syn as u8 => Door::Syn,
+        door if door == wire::Door::Ack as u8 => Door::Ack,
         other => return Err(DecodeError::Value { field: "door", value: other.into() }),
+    })
+}
+
+fn reason_of(value: u16) -> Result<Failure, DecodeError> {
+    Ok(match value {
+        errno @ 1..=4095 => Failure::Errno(Errno(errno)),
+        refusal if refusal == Refusal::AcceptQueueFull as u16 => {
+            Failure::AcceptQueueFull { syn_queue_full: false }
+        }
+        refusal if refusal == Refusal::BothQueuesFull as u16 => {
+            Failure::AcceptQueueFull { syn_queue_full: true }
+        }
+        refusal if refusal == Refusal::SynQueueFull as u16 => Failure::SynQueueFull,
+        refusal if refusal == Refusal::SynCookieSent as u16 => Failure::SynCookieSent,
+        other => return Err(DecodeError::Value { field: "errno", value: other.into() }),
+    })
+}
+
+fn target(fd_kind: u8, facts: &Facts) -> Result<Target, DecodeError> {
+    Ok(match fd_kind {
+        kind if kind == wire::FdKind::None as u8 => Target::None,
+        kind if kind == wire::FdKind::Socket as u8 => Target::Listener(facts.listener()),
+        kind if kind == wire::FdKind::NotSocket as u8 => Target::NotSocket,
+        kind if kind == wire::FdKind::NotOpen as u8 => Target::NotOpen,
+        kind if kind == wire::FdKind::Unread as u8 => Target::Unread,
+        other => return Err(DecodeError::Value { field: "fd_kind", value: other.into() }),
     })
 }
 
@@ -156,9 +182,16 @@ impl Facts {
 mod tests {
     use super::*;
 
+    fn failure(bytes: &[u8]) -> Result<FailureEvent, DecodeError> {
+        match record(bytes)? {
+            Event::Failure(event) => Ok(event),
+            Event::Listen(event) => panic!("{event:?}"),
+        }
+    }
+
     /// A record of nginx failing on 127.0.0.1:80, as bytes, each field given by its offset in
     /// the wire type, so that the decoder is held against the wire and not against itself.
-    fn record() -> Vec<u8> {
+    fn sample() -> Vec<u8> {
         use std::mem::offset_of;
         let mut bytes = vec![0; FailureRecord::SIZE];
         let mut put = |at: usize, value: &[u8]| bytes[at..at + value.len()].copy_from_slice(value);
@@ -192,7 +225,7 @@ mod tests {
     }
 
     fn with(offset: usize, value: &[u8]) -> Vec<u8> {
-        let mut bytes = record();
+        let mut bytes = sample();
         bytes[offset..offset + value.len()].copy_from_slice(value);
         bytes
     }
@@ -200,16 +233,21 @@ mod tests {
     #[test]
     fn every_field_comes_from_its_place() {
         assert_eq!(
-            failure(&record()).unwrap(),
+            failure(&sample()).unwrap(),
             FailureEvent {
                 key: KeyId { slot: 3, inode: 4242 },
                 at: BootTime::from_nanos(9_000_000_000),
-                process: ProcessId { pid: Pid(99), started: BootTime::from_nanos(7_000_000_000) },
-                tid: Tid(101),
-                comm: Comm::from_bytes(b"nginx"),
-                cgroup: 11,
+                caller: Some(Caller {
+                    process: ProcessId {
+                        pid: Pid(99),
+                        started: BootTime::from_nanos(7_000_000_000)
+                    },
+                    tid: Tid(101),
+                    comm: Comm::from_bytes(b"nginx"),
+                    cgroup: 11,
+                }),
                 door: Door::Accept4,
-                errno: Errno::EMFILE,
+                failure: Failure::Errno(Errno::EMFILE),
                 target: Target::Listener(Listener {
                     netns: Some(4_026_531_840),
                     address: ListenerAddress::Inet {
@@ -231,6 +269,37 @@ mod tests {
         assert_eq!(event.limits, None);
         let listener = Listener { netns: None, address: ListenerAddress::Other(AF_INET) };
         assert_eq!(event.target, Target::Listener(listener));
+    }
+
+    #[test]
+    fn a_refused_segment_has_no_caller() {
+        let mut bytes =
+            with(std::mem::offset_of!(wire::FailureKey, door), &[wire::Door::Ack as u8]);
+        let reason = std::mem::offset_of!(wire::FailureKey, errno);
+        for (refusal, want) in [
+            (Refusal::AcceptQueueFull, Failure::AcceptQueueFull { syn_queue_full: false }),
+            (Refusal::BothQueuesFull, Failure::AcceptQueueFull { syn_queue_full: true }),
+            (Refusal::SynQueueFull, Failure::SynQueueFull),
+            (Refusal::SynCookieSent, Failure::SynCookieSent),
+        ] {
+            bytes[reason..reason + 2].copy_from_slice(&(refusal as u16).to_ne_bytes());
+            let event = failure(&bytes).unwrap();
+            assert_eq!((event.caller, event.door, event.failure), (None, Door::Ack, want));
+        }
+        bytes[reason..reason + 2].copy_from_slice(&0_u16.to_ne_bytes());
+        assert_eq!(record(&bytes), Err(DecodeError::Value { field: "errno", value: 0 }));
+    }
+
+    #[test]
+    fn a_listen_says_who_asked_for_how_much() {
+        let mut bytes =
+            with(std::mem::offset_of!(FailureRecord, kind), &RECORD_LISTEN.to_ne_bytes());
+        let requested = std::mem::offset_of!(FailureRecord, requested_backlog);
+        bytes[requested..requested + 4].copy_from_slice(&511_u32.to_ne_bytes());
+        let Event::Listen(event) = record(&bytes).unwrap() else { panic!() };
+        assert_eq!((event.inode, event.requested), (4242, 511));
+        assert_eq!(event.queue, Some(AcceptQueue { length: 61, limit: 128 }));
+        assert_eq!(event.caller.process.pid, Pid(99));
     }
 
     #[test]
@@ -259,17 +328,17 @@ mod tests {
 
     #[test]
     fn any_bytes_give_an_event_or_an_error() {
-        let whole = record();
+        let whole = sample();
         for end in 0..whole.len() {
             let want = DecodeError::Length { got: end, want: FailureRecord::SIZE };
-            assert_eq!(failure(&whole[..end]), Err(want));
+            assert_eq!(record(&whole[..end]), Err(want));
         }
         for at in 0..whole.len() {
             for value in [0, 1, 0x7f, 0xff] {
-                let _ = failure(&with(at, &[value]));
+                let _ = record(&with(at, &[value]));
             }
         }
         let door = std::mem::offset_of!(wire::FailureKey, door);
-        assert_eq!(failure(&with(door, &[9])), Err(DecodeError::Value { field: "door", value: 9 }));
+        assert_eq!(record(&with(door, &[9])), Err(DecodeError::Value { field: "door", value: 9 }));
     }
 }

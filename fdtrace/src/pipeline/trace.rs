@@ -1,0 +1,305 @@
+//! One trace, from the start line to the summary.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::PathBuf,
+    time::{Duration, SystemTime},
+};
+
+use fdtrace_common::{Counter, Lost};
+
+use super::{
+    Config, Stop,
+    host::{Live, PROC, slot_count},
+    reconcile::reconcile,
+};
+use crate::{
+    aggregate::{Aggregator, Settings},
+    decode::{self, DecodeError},
+    enrich::Namespaces,
+    kernel::Kernel,
+    model::{
+        BootTime, Event, FailureEvent, LostCount, LostKind, LostReport, ProbeReport, Process,
+        Report, Started, Summary, WallClock,
+    },
+    output::Sink,
+};
+
+/// Boot times become dates by one reading of both clocks, so that the same boot time is always the
+/// same date. The reading is replaced when the wall clock was set by more than this.
+const CLOCK_DRIFT: Duration = Duration::from_millis(50);
+
+/// How many sockets that refused clients have their owners followed.
+const MOST_REFUSING: usize = 4096;
+
+pub(super) struct Trace {
+    pub(super) host: Live,
+    aggregator: Aggregator,
+    started: BootTime,
+    /// Sockets that refused clients: their owners are looked for, and may change.
+    refusing: BTreeSet<u64>,
+    /// Losses that were reported.
+    lost: BTreeMap<&'static str, u64>,
+    undecoded: u64,
+    clock: WallClock,
+}
+
+impl Trace {
+    /// Attaches.
+    pub(super) fn new(config: Config) -> anyhow::Result<Self> {
+        let Config { filter, interval, kernel, .. } = config;
+        // Finding the namespaces takes milliseconds: before. Reading their counters takes
+        // microseconds, in which the kernel and fdtrace do not yet count the same.
+        let mut namespaces = Namespaces::new(PathBuf::from(PROC));
+        namespaces.discover();
+        let kernel = Kernel::attach(&kernel)?;
+        namespaces.begin();
+        Ok(Self {
+            host: Live::new(kernel, namespaces),
+            aggregator: Aggregator::new(Settings { filter, interval }),
+            started: boot_time(),
+            refusing: BTreeSet::new(),
+            lost: BTreeMap::new(),
+            undecoded: 0,
+            clock: read_clocks(),
+        })
+    }
+
+    pub(super) fn start(&mut self, sink: &mut dyn Sink) -> Result<(), Stop> {
+        let started = Started {
+            at: self.started,
+            version: env!("CARGO_PKG_VERSION"),
+            kernel: kernel_release(),
+            probes: self.probes(),
+        };
+        self.write(sink, &Report::Started(started))
+    }
+
+    /// Takes every waiting record.
+    pub(super) fn drain(&mut self, sink: &mut dyn Sink) -> Result<(), Stop> {
+        let mut records = Vec::new();
+        self.host.kernel.drain(|bytes| records.push(decode::record(bytes)));
+        for record in records {
+            self.take(record, sink)?;
+        }
+        Ok(())
+    }
+
+    fn take(
+        &mut self,
+        record: Result<Event, DecodeError>,
+        sink: &mut dyn Sink,
+    ) -> Result<(), Stop> {
+        match record {
+            Ok(Event::Failure(event)) => self.take_failure(&event, sink),
+            Ok(Event::Listen(event)) => {
+                self.host.note_listen(&event);
+                Ok(())
+            }
+            Err(error) => {
+                log::warn!("a record of the eBPF side cannot be decoded: {error}");
+                self.undecoded += 1;
+                Ok(())
+            }
+        }
+    }
+
+    fn take_failure(&mut self, event: &FailureEvent, sink: &mut dyn Sink) -> Result<(), Stop> {
+        let listener = event.target.listener();
+        let inode = event.key.inode;
+        let owners = match &event.caller {
+            Some(caller) => {
+                if listener.is_some() {
+                    self.host.owners.note(inode, caller.process, &caller.comm);
+                }
+                Some(vec![self.host.describe(caller)])
+            }
+            None => self.host.owners_of(inode),
+        };
+        if let Some(netns) = listener.and_then(|listener| listener.netns) {
+            self.host.namespaces.borrow_mut().meet(netns);
+        }
+        let found = owners.clone().unwrap_or_default();
+        let now = boot_time();
+        if let Some(report) = self.aggregator.record(now, event, &self.host, |_| found) {
+            self.write(sink, &report)?;
+        }
+        if event.caller.is_some() {
+            return Ok(());
+        }
+        if self.refusing.len() < MOST_REFUSING {
+            self.refusing.insert(inode);
+        }
+        // Also where nobody was found: then nobody will be.
+        owners.map_or(Ok(()), |owners| self.set_owners(inode, &owners, sink))
+    }
+
+    /// Takes what a scan for owners has found.
+    pub(super) fn take_owners(&mut self, sink: &mut dyn Sink) -> Result<(), Stop> {
+        let inodes: Vec<_> = self.refusing.iter().copied().collect();
+        for inode in inodes {
+            if let Some(owners) = self.host.known_owners(inode) {
+                self.set_owners(inode, &owners, sink)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn set_owners(
+        &mut self,
+        inode: u64,
+        owners: &[Process],
+        sink: &mut dyn Sink,
+    ) -> Result<(), Stop> {
+        let now = boot_time();
+        for report in self.aggregator.set_owners(now, inode, owners, &self.host) {
+            self.write(sink, &report)?;
+        }
+        Ok(())
+    }
+
+    /// Takes counts, gives slots back, reports what is due and what was lost.
+    pub(super) fn tick(&mut self, sink: &mut dyn Sink) -> Result<(), Stop> {
+        // Also while there is nothing to count: an open file of a namespace keeps it from ending.
+        self.host.namespaces.borrow_mut().refresh();
+        if self.aggregator.is_idle() {
+            return Ok(());
+        }
+        if self.grew(Counter::RingFull) {
+            self.take_undelivered(sink)?;
+        }
+        let now = boot_time();
+        for report in self.aggregator.tick(now, &self.host) {
+            self.write(sink, &report)?;
+        }
+        for slot in self.aggregator.retire(now, &self.host) {
+            self.host.kernel.retire(slot)?;
+        }
+        let recyclable = self.aggregator.recyclable(now);
+        if !recyclable.is_empty() {
+            // A record of the slot's old key must not be read after its new key's.
+            self.drain(sink)?;
+        }
+        for slot in recyclable {
+            let count = slot_count(self.host.kernel.recycle(slot)?);
+            if let Some(report) = self.aggregator.recycled(now, slot, count, &self.host) {
+                self.write(sink, &report)?;
+            }
+        }
+        if self.aggregator.is_idle() {
+            self.refusing.clear();
+        }
+        self.report_lost(sink)
+    }
+
+    /// Everything that is still to be said.
+    pub(super) fn finish(&mut self, sink: &mut dyn Sink) -> Result<bool, Stop> {
+        self.drain(sink)?;
+        self.take_undelivered(sink)?;
+        let now = boot_time();
+        for report in self.aggregator.finish(now, &self.host) {
+            self.write(sink, &report)?;
+        }
+        self.report_lost(sink)?;
+        self.host.namespaces.borrow_mut().discover();
+        let summary = Summary {
+            started: self.started,
+            at: now,
+            totals: self.aggregator.totals(),
+            lost: self.losses(),
+            // As soon after our own counts as can be: what is refused between the two is "not seen".
+            kernel: reconcile(&self.host, &self.aggregator),
+            probes: self.probes(),
+        };
+        let exhaustion = summary.totals.iter().any(|total| total.failure.is_exhaustion());
+        self.write(sink, &Report::Summary(summary))?;
+        Ok(exhaustion)
+    }
+
+    /// Keys whose every record met a full ring buffer.
+    fn take_undelivered(&mut self, sink: &mut dyn Sink) -> Result<(), Stop> {
+        for slot in 0..self.host.kernel.slot_count() {
+            if self.aggregator.knows(slot) {
+                continue;
+            }
+            if let Some(bytes) = self.host.kernel.first_record(slot) {
+                self.take(decode::record(&bytes), sink)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn grew(&self, counter: Counter) -> bool {
+        let before = self.lost.get(counter.name()).copied().unwrap_or(0);
+        self.host.kernel.counter(counter) > before
+    }
+
+    fn losses(&self) -> Vec<LostCount> {
+        let counters = Counter::ALL.iter().map(|counter| LostCount {
+            reason: counter.name(),
+            kind: match counter.lost() {
+                Lost::Failures => LostKind::Failures,
+                Lost::Notices => LostKind::Notices,
+                Lost::Attribution => LostKind::Attribution,
+            },
+            count: Some(self.host.kernel.counter(*counter)),
+        });
+        let ours = [
+            ("program_skipped", LostKind::Calls, self.host.kernel.skipped_runs()),
+            ("record_undecoded", LostKind::Notices, Some(self.undecoded)),
+            (
+                "netns_unwatched",
+                LostKind::Attribution,
+                Some(self.host.namespaces.borrow().skipped()),
+            ),
+            ("totals_full", LostKind::Attribution, Some(self.aggregator.folded())),
+        ];
+        let ours = ours.into_iter().map(|(reason, kind, count)| LostCount { reason, kind, count });
+        counters.chain(ours).collect()
+    }
+
+    fn report_lost(&mut self, sink: &mut dyn Sink) -> Result<(), Stop> {
+        let mut lost = self.losses();
+        lost.retain(|loss| {
+            let before = self.lost.get(loss.reason).copied().unwrap_or(0);
+            loss.count.is_some_and(|count| count > before)
+        });
+        if lost.is_empty() {
+            return Ok(());
+        }
+        self.lost.extend(lost.iter().filter_map(|loss| Some((loss.reason, loss.count?))));
+        self.write(sink, &Report::Lost(LostReport { at: boot_time(), lost }))
+    }
+
+    fn probes(&self) -> Vec<ProbeReport> {
+        let probes = self.host.kernel.probes().iter();
+        probes.map(|&(probe, form)| ProbeReport { probe, form }).collect()
+    }
+
+    fn write(&mut self, sink: &mut dyn Sink, report: &Report) -> Result<(), Stop> {
+        let now = read_clocks();
+        let expected = self.clock.date(now.boot);
+        let drift = now.wall.duration_since(expected).unwrap_or_else(|early| early.duration());
+        if drift > CLOCK_DRIFT {
+            self.clock = now;
+        }
+        Ok(sink.write(report, &self.clock)?)
+    }
+}
+
+fn kernel_release() -> String {
+    std::fs::read_to_string("/proc/sys/kernel/osrelease")
+        .map_or_else(|_| "unknown".to_owned(), |release| release.trim().to_owned())
+}
+
+fn read_clocks() -> WallClock {
+    WallClock { boot: boot_time(), wall: SystemTime::now() }
+}
+
+fn boot_time() -> BootTime {
+    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: `time` is a valid place for the result; every kernel with BTF has this clock.
+    unsafe { libc::clock_gettime(libc::CLOCK_BOOTTIME, &raw mut time) };
+    let seconds = u64::try_from(time.tv_sec).unwrap_or(0);
+    BootTime(Duration::new(seconds, u32::try_from(time.tv_nsec).unwrap_or(0)))
+}

@@ -1,0 +1,27 @@
+//! Clients that are refused. The kernel counts them for each network namespace, and fdtrace's counts
+//! must be equal to those, to the last one; every case has a namespace of its own.
+
+mod case;
+mod clients;
+mod closing;
+mod device;
+mod final_ack;
+mod flood;
+mod network;
+mod owners;
+mod segments;
+mod silence;
+mod syn;
+mod syn_queue;
+
+use crate::Test;
+
+pub(crate) const TESTS: &[&[Test]] = &[
+    syn::TESTS,
+    final_ack::TESTS,
+    syn_queue::TESTS,
+    silence::TESTS,
+    closing::TESTS,
+    owners::TESTS,
+    flood::TESTS,
+];

@@ -19,3 +19,5 @@ pub mod aggregate;
 pub mod output;
 
 pub mod pipeline;
+
+pub mod listeners;

@@ -8,8 +8,9 @@ use std::{
 
 use anyhow::Context as _;
 use fdtrace::{
-    cli::{self, ExitCode, TraceSettings},
+    cli::{self, ColourChoice, ExitCode, ListenersSettings, Settings, TraceSettings},
     kernel::{HostError, Options},
+    listeners,
     output::{Colour, Json, Sink, Terminal},
     pipeline::{self, Config, End},
 };
@@ -24,31 +25,28 @@ fn main() -> process::ExitCode {
             return if clean { ExitCode::Clean } else { ExitCode::Usage }.into();
         }
     };
-    let fail_on_exhaustion = settings.fail_on_exhaustion;
-    match run(settings) {
-        Ok(End::Done { exhaustion: true }) if fail_on_exhaustion => ExitCode::Exhaustion,
-        Ok(End::Done { .. } | End::OutputClosed) => ExitCode::Clean,
-        Err(error) => {
-            let _ = writeln!(io::stderr(), "fdtrace: {error:#}");
-            match error.downcast_ref::<HostError>() {
-                Some(HostError::NotPermitted(_)) => ExitCode::NotPermitted,
-                Some(HostError::Unsupported(_)) => ExitCode::Unsupported,
-                None => ExitCode::Runtime,
-            }
+    let result = match settings {
+        Settings::Trace(settings) => trace(settings),
+        Settings::Listeners(settings) => list(&settings),
+    };
+    let code = result.unwrap_or_else(|error| {
+        let _ = writeln!(io::stderr(), "fdtrace: {error:#}");
+        match error.downcast_ref::<HostError>() {
+            Some(HostError::NotPermitted(_)) => ExitCode::NotPermitted,
+            Some(HostError::Unsupported(_)) => ExitCode::Unsupported,
+            None => ExitCode::Runtime,
         }
-    }
-    .into()
+    });
+    code.into()
 }
 
-fn run(settings: TraceSettings) -> anyhow::Result<End> {
+fn trace(settings: TraceSettings) -> anyhow::Result<ExitCode> {
     init_log(settings.verbose);
     let stdout = io::stdout();
     let mut sink: Box<dyn Sink> = if settings.json {
         Box::new(Json::new(stdout))
     } else {
-        let no_color = std::env::var_os("NO_COLOR");
-        let coloured = settings.colour.is_on(stdout.is_terminal(), no_color.as_deref());
-        Box::new(Terminal::new(stdout, if coloured { Colour::Always } else { Colour::Never }))
+        Box::new(Terminal::new(stdout, colour(settings.colour)))
     };
     let config = Config {
         kernel: Options {
@@ -64,7 +62,23 @@ fn run(settings: TraceSettings) -> anyhow::Result<End> {
     // One thread: records are rare, and a second thread would wake up for nothing.
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.context("start the event loop")?;
-    runtime.block_on(pipeline::trace(config, sink.as_mut()))
+    Ok(match runtime.block_on(pipeline::trace(config, sink.as_mut()))? {
+        End::Done { exhaustion: true } if settings.fail_on_exhaustion => ExitCode::Exhaustion,
+        End::Done { .. } | End::OutputClosed => ExitCode::Clean,
+    })
+}
+
+fn list(settings: &ListenersSettings) -> anyhow::Result<ExitCode> {
+    init_log(settings.verbose);
+    let exhaustion = listeners::list(settings, colour(settings.colour), &mut io::stdout())?;
+    let fail = exhaustion && settings.fail_on_exhaustion;
+    Ok(if fail { ExitCode::Exhaustion } else { ExitCode::Clean })
+}
+
+fn colour(choice: ColourChoice) -> Colour {
+    let no_color = std::env::var_os("NO_COLOR");
+    let coloured = choice.is_on(io::stdout().is_terminal(), no_color.as_deref());
+    if coloured { Colour::Always } else { Colour::Never }
 }
 
 /// Logs are for stderr; findings are for stdout and never pass through here.

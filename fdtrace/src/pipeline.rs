@@ -4,6 +4,7 @@
 //! records, only a tick a second wakes it up.
 
 mod host;
+mod polled;
 mod reconcile;
 mod trace;
 

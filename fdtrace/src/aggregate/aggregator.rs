@@ -79,7 +79,7 @@ impl Aggregator {
     /// Whether there is nothing to look after: no count can grow without a record coming first.
     #[must_use]
     pub fn is_idle(&self) -> bool {
-        self.slots.is_empty()
+        self.slots.is_empty() && self.episodes.is_empty()
     }
 
     /// Whether a slot's key is known.
@@ -103,18 +103,46 @@ impl Aggregator {
         host: &impl Host,
         owners: impl FnOnce(&FailureEvent) -> Vec<Process>,
     ) -> Option<Report> {
-        let key = SubjectKey::of(event);
-        let id = *self.ids.entry(key).or_insert_with_key(|key| {
+        let id = self.subject(event, owners);
+        self.slots.note(event, id);
+        self.subjects.get_mut(&id)?.slots.insert(event.key.slot);
+        let report = self.advance(now, event.key.slot, host.count(event.key.slot), host);
+        self.fold();
+        report
+    }
+
+    /// Takes failures that no slot counts, because they were polled: `new` at most.
+    pub fn polled(
+        &mut self,
+        now: BootTime,
+        event: &FailureEvent,
+        new: u64,
+        host: &impl Host,
+        owners: impl FnOnce(&FailureEvent) -> Vec<Process>,
+    ) -> Option<Report> {
+        let id = self.subject(event, owners);
+        self.subjects.get_mut(&id)?.add(new, event.at);
+        let report = self.hand_over(now, id, host);
+        self.fold();
+        report
+    }
+
+    /// The subject an event is about, with what the event says of the moment.
+    fn subject(
+        &mut self,
+        event: &FailureEvent,
+        owners: impl FnOnce(&FailureEvent) -> Vec<Process>,
+    ) -> SubjectId {
+        let id = *self.ids.entry(SubjectKey::of(event)).or_insert_with_key(|key| {
             let id = self.next_id;
             self.next_id += 1;
             self.subjects.insert(id, Subject::new(event, key.clone(), owners(event)));
             id
         });
-        self.slots.note(event, id);
-        self.subjects.get_mut(&id)?.note(event);
-        let report = self.advance(now, event.key.slot, host.count(event.key.slot), host);
-        self.fold();
-        report
+        if let Some(subject) = self.subjects.get_mut(&id) {
+            subject.note(event);
+        }
+        id
     }
 
     /// Takes the owners of a socket, as far as anybody could find out.

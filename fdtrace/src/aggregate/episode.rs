@@ -135,7 +135,9 @@ impl Episode {
         let unreported = self.count > self.reported_count;
         let due = now.since(self.reported_at) + SLACK >= interval && unreported;
         let quiet = if self.key.failure.is_refusal() { QUIET_REFUSED } else { QUIET };
-        let is_quiet = now.since(self.last) >= quiet;
+        let idle = now.since(self.last);
+        // Who is gone will not be asked again.
+        let is_quiet = idle >= quiet || (idle >= QUIET && self.is_gone(host));
         if !due && !is_quiet {
             return (None, false);
         }
@@ -165,8 +167,13 @@ impl Episode {
         self.reported_count = self.count;
         self.reported_at = now;
         let slots: Vec<_> = self.refusing.iter().copied().collect();
-        let refused = (self.refused > 0)
-            .then(|| Refused { attempts: self.refused, connections: host.refused_clients(&slots) });
+        // Polled refusals have no slots, and nobody saw their clients.
+        let is_polled = slots.is_empty();
+        let refused = (self.refused > 0).then(|| Refused {
+            attempts: self.refused,
+            connections: if is_polled { None } else { host.refused_clients(&slots) },
+            is_polled,
+        });
         EpisodeReport {
             at: now,
             phase,

@@ -69,7 +69,8 @@ pub(super) struct Subject {
 impl Subject {
     pub(super) fn new(event: &FailureEvent, key: SubjectKey, owners: Vec<Process>) -> Self {
         Self {
-            has_owners: !owners.is_empty(),
+            // Who called is known; who else owns a listener is still to be looked up.
+            has_owners: key.process.is_some(),
             key,
             owners,
             inodes: BTreeSet::new(),
@@ -90,7 +91,6 @@ impl Subject {
         self.queue = event.queue.or(self.queue);
         self.limits = event.limits.or(self.limits);
         self.inodes.insert(event.key.inode);
-        self.slots.insert(event.key.slot);
     }
 
     /// Adds failures, the last of them at `last`.

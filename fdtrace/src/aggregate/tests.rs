@@ -241,7 +241,7 @@ fn a_slot_goes_back_when_its_process_is_gone_and_every_failure_stays_counted() {
     // One more was counted before the key was gone.
     let last = SlotCount { total: 3, last: at(20.0) };
     aggregator.recycled(at(21.0), 0, last, &host);
-    assert!(aggregator.is_idle());
+    assert!(!aggregator.knows(0));
     assert_eq!(aggregator.totals()[0].count, 3);
 }
 

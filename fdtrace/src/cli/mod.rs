@@ -4,19 +4,22 @@
 //! that tell what to type instead. Nothing here touches the host, prints, or ends the program.
 
 mod exit;
+mod listeners;
 mod settings;
 #[cfg(test)]
 mod tests;
 mod value;
 
 pub use exit::ExitCode;
-pub use settings::{ColourChoice, TraceSettings};
+pub use listeners::ListenersSettings;
+pub use settings::{ColourChoice, Settings, TraceSettings};
 
 use std::{ffi::OsString, path::PathBuf, time::Duration};
 
 use clap::{ArgAction, Args, Parser, Subcommand};
 
 use crate::model::{Comm, Errno, Pid};
+use listeners::ListenersArgs;
 
 const ABOUT: &str = "\
 Says which process, on which port, cannot accept connections.
@@ -30,6 +33,7 @@ Examples:
   fdtrace                                    watch the whole host until Ctrl-C
   fdtrace --port 9088 --errno EMFILE,ENFILE  only one port, only when descriptors run out
   fdtrace --json --duration 10m >out.jsonl   ten minutes for a program to read
+  fdtrace listeners                          who listens where, and who is close to its limits
 
 Exit codes:
   0   stopped by Ctrl-C, SIGTERM, --duration, or a reader that closed the pipe
@@ -63,6 +67,9 @@ enum Command {
     /// The same as no command: report failed calls as they happen
     #[command(after_help = AFTER_HELP)]
     Trace(TraceArgs),
+    /// List every listener once: owner, accept queue, descriptors, and what is at risk
+    #[command(after_help = listeners::AFTER_HELP)]
+    Listeners(ListenersArgs),
 }
 
 #[derive(Debug, Args)]
@@ -134,15 +141,15 @@ struct TraceArgs {
 ///
 /// `Err` is also `--help` and `--version`: print it with [`clap::Error::print`], and exit with its
 /// [`exit_code`](clap::Error::exit_code), which is 0 for those and 2 for what is wrong.
-pub fn parse_from<I>(args: I) -> Result<TraceSettings, clap::Error>
+pub fn parse_from<I>(args: I) -> Result<Settings, clap::Error>
 where
     I: IntoIterator,
     I::Item: Into<OsString> + Clone,
 {
     let cli = Cli::try_parse_from(args)?;
-    let trace = match cli.command {
-        Some(Command::Trace(trace)) => trace,
-        None => cli.trace,
-    };
-    Ok(trace.into())
+    Ok(match cli.command {
+        Some(Command::Listeners(listeners)) => Settings::Listeners(listeners.into()),
+        Some(Command::Trace(trace)) => Settings::Trace(trace.into()),
+        None => Settings::Trace(cli.trace.into()),
+    })
 }

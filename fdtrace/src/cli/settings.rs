@@ -4,8 +4,17 @@ use std::{ffi::OsStr, path::PathBuf, time::Duration};
 
 use clap::ValueEnum;
 
-use super::TraceArgs;
+use super::{ListenersSettings, TraceArgs};
 use crate::model::Filter;
+
+/// What to do.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Settings {
+    /// `fdtrace trace`, or no command.
+    Trace(TraceSettings),
+    /// `fdtrace listeners`.
+    Listeners(ListenersSettings),
+}
 
 /// Settings of `fdtrace trace`.
 #[derive(Clone, Debug, PartialEq, Eq)]

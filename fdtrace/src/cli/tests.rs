@@ -5,15 +5,27 @@ use std::ffi::OsStr;
 use clap::{CommandFactory as _, error::ErrorKind};
 
 use super::*;
-use crate::model::Filter;
+use crate::model::{Filter, ListenerFilter};
 
-fn parse(args: &[&str]) -> Result<TraceSettings, clap::Error> {
+fn parse(args: &[&str]) -> Result<Settings, clap::Error> {
     parse_from([&["fdtrace"], args].concat())
 }
 
 #[track_caller]
 fn settings(args: &[&str]) -> TraceSettings {
-    parse(args).unwrap_or_else(|error| panic!("{error}"))
+    match parse(args).unwrap_or_else(|error| panic!("{error}")) {
+        Settings::Trace(settings) => settings,
+        Settings::Listeners(settings) => panic!("{settings:?}"),
+    }
+}
+
+#[track_caller]
+fn listeners(args: &[&str]) -> ListenersSettings {
+    let args = [&["listeners"], args].concat();
+    match parse(&args).unwrap_or_else(|error| panic!("{error}")) {
+        Settings::Listeners(settings) => settings,
+        Settings::Trace(settings) => panic!("{settings:?}"),
+    }
 }
 
 #[track_caller]
@@ -89,6 +101,46 @@ fn every_flag_with_and_without_the_command() {
     assert_eq!(settings(&[&["trace"][..], &flags].concat()), expected);
     assert_eq!(settings(&["--colour", "never"]).colour, ColourChoice::Never);
     assert_eq!(settings(&["--comm", "123456789012345"]).filter.comms.len(), 1);
+}
+
+#[test]
+fn every_flag_of_listeners() {
+    let defaults = ListenersSettings {
+        filter: ListenerFilter::default(),
+        unix: false,
+        json: false,
+        colour: ColourChoice::Auto,
+        fail_on_exhaustion: false,
+        verbose: 0,
+    };
+    assert_eq!(listeners(&[]), defaults);
+    let flags = [
+        "--pid=1,2",
+        "--port=80",
+        "--port",
+        "443",
+        "--comm=nginx,tmux: server",
+        "--unix",
+        "--json",
+        "--color=never",
+        "--fail-on-exhaustion",
+        "-v",
+    ];
+    let expected = ListenersSettings {
+        filter: ListenerFilter {
+            pids: vec![Pid(1), Pid(2)],
+            ports: vec![80, 443],
+            comms: vec![Comm::from_bytes(b"nginx"), Comm::from_bytes(b"tmux: server")],
+        },
+        unix: true,
+        json: true,
+        colour: ColourChoice::Never,
+        fail_on_exhaustion: true,
+        verbose: 1,
+    };
+    assert_eq!(listeners(&flags), expected);
+    refused(&["listeners", "--port", "0"], "give a port from 1 to 65535");
+    refused(&["listeners", "--errno", "EMFILE"], "unexpected argument '--errno'");
 }
 
 #[test]
@@ -169,16 +221,23 @@ fn help_and_version_are_no_mistakes() {
     }
 }
 
-/// Read help.txt as prose before you change it here.
+/// Read the texts as prose before you change them here.
 #[test]
 fn help_is_as_written_down() {
-    let command = Cli::command().term_width(100);
-    let help = command.try_get_matches_from(["fdtrace", "--help"]).unwrap_err().to_string();
-    if std::env::var_os("UPDATE_EXPECTED").is_some() {
-        std::fs::write(concat!(env!("CARGO_MANIFEST_DIR"), "/src/cli/help.txt"), &help).unwrap();
-        return;
+    let texts = [
+        (&["fdtrace", "--help"][..], "help.txt", include_str!("help.txt")),
+        (&["fdtrace", "listeners", "--help"], "listeners.txt", include_str!("listeners.txt")),
+    ];
+    for (args, file, expected) in texts {
+        let command = Cli::command().term_width(100);
+        let help = command.try_get_matches_from(args).unwrap_err().to_string();
+        if std::env::var_os("UPDATE_EXPECTED").is_some() {
+            let dir = concat!(env!("CARGO_MANIFEST_DIR"), "/src/cli/");
+            std::fs::write(format!("{dir}{file}"), &help).unwrap();
+        } else {
+            assert_eq!(help, expected, "UPDATE_EXPECTED=1 cargo test writes {file}");
+        }
     }
-    assert_eq!(help, include_str!("help.txt"), "UPDATE_EXPECTED=1 cargo test writes help.txt");
 }
 
 #[test]

@@ -26,7 +26,7 @@ use super::{
     btf::{Btf, wanted_structs},
     error::errno_of,
     mapped::Mapped,
-    probes::{AttachPoint, CALLS, EXTRAS, NO_FORM, Probe},
+    probes::{AttachPoint, CALLS, EXTRAS, POLLED_FORM, Probe},
     slots::{Count, Slots},
     support, tracefs,
 };
@@ -105,8 +105,9 @@ impl Kernel {
                     probe.point.form()
                 }
                 Err(error) => {
-                    log::warn!("{} cannot be observed on this host: {error:#}", probe.name);
-                    NO_FORM
+                    let (name, form) = (probe.name, probe.fallback());
+                    log::warn!("{name}: using the form `{form}`: {error:#}");
+                    form
                 }
             };
             forms.push((probe.name, form));
@@ -119,6 +120,12 @@ impl Kernel {
     #[must_use]
     pub fn probes(&self) -> &[(&'static str, &'static str)] {
         &self.forms
+    }
+
+    /// Whether refused clients are seen by the packet program; otherwise they are to be polled.
+    #[must_use]
+    pub fn sees_packets(&self) -> bool {
+        !self.forms.contains(&("queues", POLLED_FORM))
     }
 
     /// How many keys can be counted at once.

@@ -21,6 +21,16 @@ pub(super) enum AttachPoint {
     CgroupIngress,
 }
 
+impl Probe {
+    /// The form that is left where the program cannot be attached.
+    pub(super) const fn fallback(&self) -> &'static str {
+        match self.point {
+            AttachPoint::CgroupIngress => POLLED_FORM,
+            AttachPoint::Tracepoint(..) => NO_FORM,
+        }
+    }
+}
+
 impl AttachPoint {
     /// The name of the form.
     pub(super) const fn form(self) -> &'static str {
@@ -33,6 +43,8 @@ impl AttachPoint {
 
 /// The form of a probe that could not be attached.
 pub(super) const NO_FORM: &str = "none";
+/// The form of `queues` then: counters and listeners are polled, by others than this stage.
+pub(super) const POLLED_FORM: &str = "sock_diag";
 
 const fn on_exit_of(call: &'static str) -> AttachPoint {
     AttachPoint::Tracepoint("syscalls", call)

@@ -8,6 +8,7 @@ mod limits;
 mod listener;
 mod process;
 mod report;
+mod socket;
 mod time;
 
 pub use call::{Door, Errno, Failure};
@@ -20,5 +21,9 @@ pub use process::{Comm, Pid, Process, ProcessId, Tid};
 pub use report::{
     CounterPair, EpisodeReport, LostCount, LostKind, LostReport, ProbeReport, Reconciliation,
     Refused, Report, Started, Summary, Total,
+};
+pub use socket::{
+    LimitSource, ListenerFilter, ListenerReport, ListenersReport, ListeningSocket, OwnerFds, Risk,
+    Unseen,
 };
 pub use time::{BootTime, WallClock};

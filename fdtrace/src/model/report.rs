@@ -84,6 +84,8 @@ pub struct Refused {
     pub attempts: u64,
     /// Distinct clients (address and port) behind them: an estimate, exact for a few.
     pub connections: Option<u64>,
+    /// The attempts were polled, and are an upper bound. Otherwise they are exact.
+    pub is_polled: bool,
 }
 
 impl EpisodeReport {

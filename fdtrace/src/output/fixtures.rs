@@ -151,7 +151,7 @@ pub(super) fn overflow() -> EpisodeReport {
         fds: FdUsage::default(),
         queue: Some(AcceptQueue { length: 129, limit: 128 }),
         backlog: Some(Backlog { requested: Some(128), somaxconn: Some(4096) }),
-        refused: Some(Refused { attempts: 9, connections: Some(3) }),
+        refused: Some(Refused { attempts: 9, connections: Some(3), is_polled: false }),
         ..opened()
     }
 }
@@ -164,7 +164,7 @@ pub(super) fn syn_queue(failure: Failure) -> EpisodeReport {
 
 /// The same episode later.
 pub(super) fn lasting(opened: EpisodeReport) -> EpisodeReport {
-    let refused = Some(Refused { attempts: 3112, connections: Some(214) });
+    let refused = Some(Refused { attempts: 3112, connections: Some(214), is_polled: false });
     let EpisodeReport { at, phase, period, last, .. } = updated();
     EpisodeReport { at, phase, period, last, count: 3112, new: 120, refused, ..opened }
 }

@@ -7,10 +7,12 @@
 #[cfg(test)]
 mod fixtures;
 mod json;
+mod listeners;
 mod sanitize;
 mod terminal;
 
 pub use json::Json;
+pub use listeners::{listeners_json, listeners_text};
 pub use terminal::{Colour, Terminal};
 
 use crate::model::{Report, WallClock};

@@ -65,6 +65,9 @@ impl Live {
     /// Takes what a listen(2) says.
     pub(super) fn note_listen(&mut self, event: &ListenEvent) {
         self.owners.note(event.inode, event.caller.process, &event.caller.comm);
+        if let Some(netns) = event.listener.netns {
+            self.namespaces.borrow_mut().meet_through(netns, event.caller.process.pid);
+        }
         if self.requested.insert(event.inode, event.requested).is_none() {
             self.order.push_back(event.inode);
         }

@@ -10,13 +10,13 @@ use crate::{
 pub(super) fn reconcile(live: &Live, aggregator: &Aggregator) -> Vec<Reconciliation> {
     let mut namespaces = live.namespaces.borrow_mut();
     let own = namespaces.own();
-    let looks =
-        live.kernel.probes().iter().any(|&(probe, form)| probe == "queues" && form != "none");
+    // Polled figures are upper bounds: there is nothing to compare.
+    let counts = live.kernel.sees_packets();
     let deltas = namespaces.deltas().into_iter();
     let mut all: Vec<_> = deltas
         .map(|delta| {
             let netns = delta.netns;
-            let seen = |is_it: fn(Failure) -> bool| looks.then(|| aggregator.seen(netns, is_it));
+            let seen = |is_it: fn(Failure) -> bool| counts.then(|| aggregator.seen(netns, is_it));
             // Under 2 the kernel counts every SYN as answered by a cookie.
             let moved = delta.req_q_full_do_cookies.unwrap_or(0) > 0;
             let always = moved && namespaces.facts(netns).tcp_syncookies == Some(2);

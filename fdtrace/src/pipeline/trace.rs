@@ -1,7 +1,7 @@
 //! One trace, from the start line to the summary.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::BTreeMap,
     path::PathBuf,
     time::{Duration, SystemTime},
 };
@@ -11,6 +11,7 @@ use fdtrace_common::{Counter, Lost};
 use super::{
     Config, Stop,
     host::{Live, PROC, slot_count},
+    polled::Poller,
     reconcile::reconcile,
 };
 use crate::{
@@ -36,8 +37,11 @@ pub(super) struct Trace {
     pub(super) host: Live,
     aggregator: Aggregator,
     started: BootTime,
-    /// Sockets that refused clients: their owners are looked for, and may change.
-    refusing: BTreeSet<u64>,
+    /// Sockets that refused clients: their owners are looked for, and may change. True once a scan
+    /// has looked: what listen(2) showed is one owner, and there may be others.
+    refusing: BTreeMap<u64, bool>,
+    /// Where the packet program could not be attached.
+    poller: Option<Poller>,
     /// Losses that were reported.
     lost: BTreeMap<&'static str, u64>,
     undecoded: u64,
@@ -54,11 +58,13 @@ impl Trace {
         namespaces.discover();
         let kernel = Kernel::attach(&kernel)?;
         namespaces.begin();
+        let poller = (!kernel.sees_packets()).then(|| Poller::new(&mut namespaces));
         Ok(Self {
+            poller,
             host: Live::new(kernel, namespaces),
             aggregator: Aggregator::new(Settings { filter, interval }),
             started: boot_time(),
-            refusing: BTreeSet::new(),
+            refusing: BTreeMap::new(),
             lost: BTreeMap::new(),
             undecoded: 0,
             clock: read_clocks(),
@@ -117,7 +123,12 @@ impl Trace {
             None => self.host.owners_of(inode),
         };
         if let Some(netns) = listener.and_then(|listener| listener.netns) {
-            self.host.namespaces.borrow_mut().meet(netns);
+            let mut namespaces = self.host.namespaces.borrow_mut();
+            // An owner is a way in at once; otherwise somebody in there has to be found.
+            for owner in owners.iter().flatten().take(1) {
+                namespaces.meet_through(netns, owner.id.pid);
+            }
+            namespaces.meet(netns);
         }
         let found = owners.clone().unwrap_or_default();
         let now = boot_time();
@@ -127,17 +138,32 @@ impl Trace {
         if event.caller.is_some() {
             return Ok(());
         }
-        if self.refusing.len() < MOST_REFUSING {
-            self.refusing.insert(inode);
+        self.follow(inode, owners, sink)
+    }
+
+    /// Has a listener's owners followed; hands over those that are known well enough.
+    fn follow(
+        &mut self,
+        inode: u64,
+        owners: Option<Vec<Process>>,
+        sink: &mut dyn Sink,
+    ) -> Result<(), Stop> {
+        let is_scanned = self.refusing.get(&inode).copied();
+        if is_scanned.is_none() && self.refusing.len() < MOST_REFUSING {
+            self.refusing.insert(inode, false);
         }
-        // Also where nobody was found: then nobody will be.
-        owners.map_or(Ok(()), |owners| self.set_owners(inode, &owners, sink))
+        match owners {
+            // Also where nobody was found: then nobody will be.
+            Some(owners) if is_scanned == Some(true) => self.set_owners(inode, &owners, sink),
+            Some(_) | None => Ok(()),
+        }
     }
 
     /// Takes what a scan for owners has found.
     pub(super) fn take_owners(&mut self, sink: &mut dyn Sink) -> Result<(), Stop> {
-        let inodes: Vec<_> = self.refusing.iter().copied().collect();
+        let inodes: Vec<_> = self.refusing.keys().copied().collect();
         for inode in inodes {
+            self.refusing.insert(inode, true);
             if let Some(owners) = self.host.known_owners(inode) {
                 self.set_owners(inode, &owners, sink)?;
             }
@@ -162,6 +188,7 @@ impl Trace {
     pub(super) fn tick(&mut self, sink: &mut dyn Sink) -> Result<(), Stop> {
         // Also while there is nothing to count: an open file of a namespace keeps it from ending.
         self.host.namespaces.borrow_mut().refresh();
+        self.poll(sink)?;
         if self.aggregator.is_idle() {
             return Ok(());
         }
@@ -192,10 +219,29 @@ impl Trace {
         self.report_lost(sink)
     }
 
+    /// Takes what was refused since the last time, where no program sees it.
+    fn poll(&mut self, sink: &mut dyn Sink) -> Result<(), Stop> {
+        let Some(poller) = &mut self.poller else { return Ok(()) };
+        let now = boot_time();
+        let refused = poller.poll(now, &mut self.host.namespaces.borrow_mut());
+        for (event, new) in refused {
+            let inode = event.key.inode;
+            let owners = self.host.owners_of(inode);
+            let found = owners.clone().unwrap_or_default();
+            let report = self.aggregator.polled(now, &event, new, &self.host, |_| found);
+            if let Some(report) = report {
+                self.write(sink, &report)?;
+            }
+            self.follow(inode, owners, sink)?;
+        }
+        Ok(())
+    }
+
     /// Everything that is still to be said.
     pub(super) fn finish(&mut self, sink: &mut dyn Sink) -> Result<bool, Stop> {
         self.drain(sink)?;
         self.take_undelivered(sink)?;
+        self.poll(sink)?;
         let now = boot_time();
         for report in self.aggregator.finish(now, &self.host) {
             self.write(sink, &report)?;

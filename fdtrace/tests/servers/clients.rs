@@ -2,11 +2,16 @@
 
 use std::{
     io::{ErrorKind, Read as _, Write as _},
-    net::{Ipv4Addr, SocketAddr, TcpStream},
+    net::{Ipv4Addr, SocketAddr, SocketAddrV4, TcpStream},
+    os::fd::{AsRawFd as _, OwnedFd},
     time::{Duration, Instant},
 };
 
 use jiff::Timestamp;
+use nix::{
+    errno::Errno,
+    sys::socket::{AddressFamily, SockFlag, SockType, SockaddrIn, connect, socket},
+};
 
 /// How long a server that can answer may take for it.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -133,6 +138,26 @@ impl Clients {
             assert!(Instant::now() < deadline, "the server does not accept again");
         }
         unreachable!("a loop without an end")
+    }
+}
+
+/// Connections somebody has begun, and does not wait for. They last as long as this.
+pub(crate) struct Crowd(#[expect(dead_code, reason = "keeps them open")] Vec<OwnedFd>);
+
+impl Crowd {
+    /// Begins so many at once. Who is refused tries again, as any client does.
+    #[track_caller]
+    pub(crate) fn knock(port: u16, count: u64) -> Self {
+        let server = SockaddrIn::from(SocketAddrV4::new(Ipv4Addr::LOCALHOST, port));
+        let flags = SockFlag::SOCK_NONBLOCK | SockFlag::SOCK_CLOEXEC;
+        let client = |_| {
+            let client = socket(AddressFamily::Inet, SockType::Stream, flags, None).unwrap();
+            match connect(client.as_raw_fd(), &server) {
+                Ok(()) | Err(Errno::EINPROGRESS) => client,
+                Err(error) => panic!("connect: {error}"),
+            }
+        };
+        Self((0..count).map(client).collect())
     }
 }
 

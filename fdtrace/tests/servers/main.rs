@@ -18,6 +18,7 @@ mod clock;
 mod go;
 mod nginx;
 mod node;
+mod overflow;
 mod redis;
 mod server;
 
@@ -33,7 +34,8 @@ fn main() -> ExitCode {
     // Servers beside each other would slow each other down, and one assertion is of time.
     arguments.test_threads.get_or_insert(1);
     server::raise_own_limit();
-    let tests = [go::TESTS, nginx::TESTS, redis::TESTS, node::TESTS, asyncio::TESTS];
+    let tests =
+        [go::TESTS, nginx::TESTS, redis::TESTS, node::TESTS, asyncio::TESTS, overflow::TESTS];
     let trials = tests
         .concat()
         .into_iter()

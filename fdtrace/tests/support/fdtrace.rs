@@ -1,7 +1,7 @@
 //! A running fdtrace.
 
 use std::{
-    io::{BufRead as _, BufReader, Read as _},
+    io::{self, BufRead as _, BufReader, Read as _},
     os::unix::process::CommandExt as _,
     path::PathBuf,
     process::{Child, Command, ExitStatus, Stdio},
@@ -48,11 +48,21 @@ impl Fdtrace {
     /// Starts it and waits until it says that it is attached.
     #[track_caller]
     pub(crate) fn start(args: &[&str]) -> Self {
+        Self::start_changed(args, || Ok(()))
+    }
+
+    /// The same, changed by `prepare` in the child before it starts.
+    #[track_caller]
+    pub(crate) fn start_changed(
+        args: &[&str],
+        prepare: impl Fn() -> io::Result<()> + Send + Sync + 'static,
+    ) -> Self {
         let mut command = Command::new(binary());
         // A test binary that is killed must not leave a tracer behind.
-        // SAFETY: one system call.
+        // SAFETY: system calls only.
         unsafe {
             command.pre_exec(|| Ok(set_pdeathsig(Signal::SIGKILL)?));
+            command.pre_exec(prepare);
         }
         let mut child = command
             .arg("--json")

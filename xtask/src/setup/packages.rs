@@ -43,8 +43,14 @@ pub(crate) const PACKAGES: &[Package] = &[
     test("libcap2-bin", "capsh: fdtrace with fewer capabilities"),
     test("nginx-light", "a server to trace: pre-fork, epoll"),
     test("redis-server", "a server to trace: one thread, epoll"),
+    test("haproxy", "a server to trace: stops accepting at its maxconn"),
+    test("wrk", "many clients of a server that refuses nobody"),
     test("supervisor", "a parent that passes its soft limit on"),
     test("golang-go", "builds a server to trace: net/http backs off after EMFILE"),
     test_unless("node", "nodejs", "a server to trace: libuv's spare-fd trick"),
-    test_unless("python3", "python3", "a server to trace: a busy accept loop"),
+    test_unless(
+        "python3",
+        "python3",
+        "a server to trace: accepts a hundred times in vain, then waits 1 s",
+    ),
 ];

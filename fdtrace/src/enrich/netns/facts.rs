@@ -28,7 +28,7 @@ pub struct NetnsFacts {
 
 impl NetnsFacts {
     /// Of the namespace of the calling thread.
-    pub(super) fn here(root: &Path) -> Self {
+    pub(in crate::enrich) fn here(root: &Path) -> Self {
         let number = |path| fs::read_to_string(root.join(path)).ok();
         Self {
             somaxconn: number("sys/net/core/somaxconn").and_then(|text| text.trim().parse().ok()),
@@ -39,20 +39,29 @@ impl NetnsFacts {
 
     /// Of the namespace `netns`, which the process `member` is in.
     pub(super) fn of(root: &Path, netns: u32, member: Pid) -> io::Result<Self> {
-        let link = File::open(root.join(format!("{member}/ns/net")))?;
-        // The process may be somewhere else by now, or be another one.
-        if link.metadata()?.ino() != u64::from(netns) {
-            return Err(io::ErrorKind::NotFound.into());
-        }
-        thread::scope(|scope| {
-            let thread = thread::Builder::new()
-                .name("fdtrace-netns".to_owned())
-                .stack_size(STACK)
-                .spawn_scoped(scope, || {
-                    move_into_link_name_space(link.as_fd(), Some(LinkNameSpaceType::Network))?;
-                    Ok(Self::here(root))
-                })?;
-            thread.join().unwrap_or_else(|_| Err(io::Error::other("the thread panicked")))
-        })
+        inside(&root.join(format!("{member}/ns/net")), netns, || Self::here(root))
     }
+}
+
+/// What `look` sees in the namespace `netns`, on a thread that enters it by the link and ends there.
+pub(in crate::enrich) fn inside<T: Send>(
+    link: &Path,
+    netns: u32,
+    look: impl FnOnce() -> T + Send,
+) -> io::Result<T> {
+    let link = File::open(link)?;
+    // The process may be somewhere else by now, or be another one.
+    if link.metadata()?.ino() != u64::from(netns) {
+        return Err(io::ErrorKind::NotFound.into());
+    }
+    thread::scope(|scope| {
+        let thread = thread::Builder::new()
+            .name("fdtrace-netns".to_owned())
+            .stack_size(STACK)
+            .spawn_scoped(scope, || {
+                move_into_link_name_space(link.as_fd(), Some(LinkNameSpaceType::Network))?;
+                Ok(look())
+            })?;
+        thread.join().unwrap_or_else(|_| Err(io::Error::other("the thread panicked")))
+    })
 }

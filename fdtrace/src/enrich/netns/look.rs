@@ -12,7 +12,7 @@ use super::counters::{self, Counters};
 use crate::model::Pid;
 
 /// Members by the namespace's inode number.
-pub(super) type Members = BTreeMap<u32, Vec<Pid>>;
+pub(in crate::enrich) type Members = BTreeMap<u32, Vec<Pid>>;
 
 /// A host with thousands of containers has megabytes of mounts.
 const MOST_MOUNTS: u64 = 16 * 1024 * 1024;
@@ -22,7 +22,7 @@ const MOST_NETSTAT: usize = 64 * 1024;
 /// Every namespace with a process in it.
 ///
 /// A process counts for the namespace of its first thread.
-pub(super) fn members(root: &Path) -> io::Result<Members> {
+pub(in crate::enrich) fn members(root: &Path) -> io::Result<Members> {
     let mut members = Members::new();
     for entry in fs::read_dir(root)? {
         let name = entry?.file_name();
@@ -38,7 +38,7 @@ pub(super) fn members(root: &Path) -> io::Result<Members> {
 }
 
 /// The namespace of a process, by its name in `/proc`.
-pub(super) fn netns_of(root: &Path, process: &str) -> Option<u32> {
+pub(in crate::enrich) fn netns_of(root: &Path, process: &str) -> Option<u32> {
     netns(fs::read_link(root.join(process).join("ns/net")).ok()?.to_str()?)
 }
 

@@ -6,8 +6,8 @@
 //! holds is let go by the next discovery.
 
 mod counters;
-mod facts;
-mod look;
+pub(super) mod facts;
+pub(super) mod look;
 #[cfg(test)]
 mod tests;
 
@@ -182,6 +182,14 @@ impl Namespaces {
         for watched in self.watched.values_mut() {
             watched.read(&mut self.buffer);
             watched.baseline = watched.now;
+        }
+    }
+
+    /// Watches a namespace that a process is known to be in: costs little, and may be called for
+    /// every record.
+    pub fn meet_through(&mut self, netns: u32, pid: Pid) {
+        if !self.watched.contains_key(&netns) {
+            self.keep(netns, &[pid]);
         }
     }
 

@@ -14,11 +14,11 @@ mod scan;
 mod tests;
 
 use std::{
-    collections::HashSet,
+    collections::{HashMap, HashSet},
     future::pending,
     io,
     os::fd::OwnedFd,
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::Arc,
     thread,
     time::{Duration, Instant},
@@ -29,6 +29,7 @@ use tokio::{sync::oneshot, time::sleep_until};
 pub use self::identity::same_process;
 use self::{
     cache::{Cache, MOST_CACHED},
+    identity::by_lead,
     scan::Scan,
 };
 use crate::model::{Comm, ProcessId};
@@ -50,6 +51,20 @@ pub struct Owner {
     pub id: ProcessId,
     /// Its short name.
     pub comm: Comm,
+}
+
+/// Looks once who owns each of the sockets, the lead first, and waits for the answer: for commands
+/// that ask a single time. A socket of which nobody is found is missing.
+pub fn owners_now(
+    proc_root: &Path,
+    sockets: impl IntoIterator<Item = u64>,
+) -> io::Result<HashMap<u64, Vec<Owner>>> {
+    let root = scan::open_root(proc_root)?;
+    let mut found = scan::scan(&root, &sockets.into_iter().collect(), || false)?.found;
+    for owners in found.values_mut() {
+        owners.sort_by(by_lead);
+    }
+    Ok(found)
 }
 
 /// Looks up and remembers who owns which socket, by the socket's inode.

@@ -6,7 +6,7 @@
 mod kernel;
 #[cfg(test)]
 mod tests;
-mod view;
+pub(super) mod view;
 
 use std::io::{self, Write};
 
@@ -42,7 +42,7 @@ impl<W: Write> Sink for Json<W> {
 
 /// Compact JSON in which invisible characters are `\uNNNN`: the same text to a parser, and harmless
 /// to the terminal of whoever looks at it. JSON itself asks that only of C0.
-struct Visible;
+pub(super) struct Visible;
 
 impl Formatter for Visible {
     fn write_string_fragment<W: Write + ?Sized>(

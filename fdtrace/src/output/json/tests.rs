@@ -92,7 +92,7 @@ fn every_shape() -> Vec<Report> {
         EpisodeReport {
             failure: Failure::AcceptQueueFull { syn_queue_full: true },
             backlog: Some(Backlog { requested: Some(u32::MAX), somaxconn: None }),
-            refused: Some(Refused { attempts: 9, connections: None }),
+            refused: Some(Refused { attempts: 9, connections: None, is_polled: false }),
             ..overflow()
         },
         syn_queue(Failure::SynQueueFull),

@@ -14,7 +14,7 @@ use crate::model::{
 };
 
 /// Grows when a field changes its meaning or goes away, not when one is added.
-const SCHEMA: u32 = 1;
+pub(in crate::output) const SCHEMA: u32 = 1;
 
 #[derive(Serialize)]
 pub(super) struct Line<'a> {
@@ -78,7 +78,7 @@ struct Key<'a> {
 }
 
 #[derive(Clone, Serialize)]
-struct Process<'a> {
+pub(in crate::output) struct Process<'a> {
     pid: u32,
     comm: Cow<'a, str>,
     exe: Option<Cow<'a, str>>,
@@ -89,7 +89,7 @@ struct Process<'a> {
 }
 
 #[derive(Serialize)]
-struct Listener<'a> {
+pub(in crate::output) struct Listener<'a> {
     family: Cow<'static, str>,
     address: Option<IpAddr>,
     port: Option<u16>,
@@ -98,7 +98,7 @@ struct Listener<'a> {
 }
 
 #[derive(Serialize)]
-struct Fds {
+pub(in crate::output) struct Fds {
     open: Option<u64>,
     soft: Option<u64>,
     hard: Option<u64>,
@@ -111,7 +111,7 @@ struct AcceptQueue {
 }
 
 #[derive(Serialize)]
-struct Backlog {
+pub(in crate::output) struct Backlog {
     requested: Option<u32>,
     somaxconn: Option<u32>,
 }
@@ -120,6 +120,7 @@ struct Backlog {
 struct Refused {
     attempts: u64,
     connections: Option<u64>,
+    figures: &'static str,
 }
 
 #[derive(Serialize)]
@@ -196,12 +197,14 @@ impl<'a> Episode<'a> {
             accept_queue: report
                 .queue
                 .map(|model::AcceptQueue { length, limit }| AcceptQueue { length, limit }),
-            backlog: report
-                .backlog
-                .map(|model::Backlog { requested, somaxconn }| Backlog { requested, somaxconn }),
-            refused: report
-                .refused
-                .map(|model::Refused { attempts, connections }| Refused { attempts, connections }),
+            backlog: report.backlog.map(backlog),
+            refused: report.refused.map(|model::Refused { attempts, connections, is_polled }| {
+                Refused {
+                    attempts,
+                    connections,
+                    figures: if is_polled { "polled" } else { "exact" },
+                }
+            }),
             first: date(report.first, clock),
             last: date(report.last, clock),
             duration_s: seconds(report.last.since(report.first)),
@@ -226,7 +229,7 @@ impl<'a> Key<'a> {
         Self {
             process: processes.first().cloned(),
             processes,
-            listener: listener(on),
+            listener: on.listener().map(listener),
             target: target(on),
             failure: failure(why),
             door: door.name(),
@@ -250,7 +253,10 @@ fn probe_list(probes: &[ProbeReport]) -> Vec<Probe<'_>> {
     probes.iter().map(|ProbeReport { probe, form }| Probe { probe, form }).collect()
 }
 
-fn process<'a>(process: &'a model::Process, clock: &WallClock) -> Process<'a> {
+pub(in crate::output) fn process<'a>(
+    process: &'a model::Process,
+    clock: &WallClock,
+) -> Process<'a> {
     let model::Process { id, comm, exe, cmdline, unit, container } = process;
     Process {
         pid: id.pid.0,
@@ -263,15 +269,15 @@ fn process<'a>(process: &'a model::Process, clock: &WallClock) -> Process<'a> {
     }
 }
 
-fn listener(target: &Target) -> Option<Listener<'_>> {
-    let model::Listener { netns, address } = target.listener()?;
+pub(in crate::output) fn listener(listener: &model::Listener) -> Listener<'_> {
+    let model::Listener { netns, address } = listener;
     let (family, ip, path) = match address {
         ListenerAddress::Inet { ip: ip @ IpAddr::V4(_), .. } => ("inet".into(), Some(*ip), None),
         ListenerAddress::Inet { ip: ip @ IpAddr::V6(_), .. } => ("inet6".into(), Some(*ip), None),
         ListenerAddress::Unix(name) => ("unix".into(), None, unix_path(name)),
         ListenerAddress::Other(family) => (format!("af_{family}").into(), None, None),
     };
-    Some(Listener { family, address: ip, port: address.port(), path, netns: *netns })
+    Listener { family, address: ip, port: address.port(), path, netns: *netns }
 }
 
 fn unix_path(name: &UnixName) -> Option<Cow<'_, str>> {
@@ -304,7 +310,7 @@ fn failure(failure: Failure) -> Cow<'static, str> {
     }
 }
 
-fn fds(usage: &FdUsage) -> Fds {
+pub(in crate::output) fn fds(usage: &FdUsage) -> Fds {
     // RLIM_INFINITY as the kernel has it: greater than every count, where null would be unknown.
     let number = |limit: Limit| limit.number().unwrap_or(u64::MAX);
     Fds {
@@ -314,8 +320,13 @@ fn fds(usage: &FdUsage) -> Fds {
     }
 }
 
+pub(in crate::output) const fn backlog(backlog: model::Backlog) -> Backlog {
+    let model::Backlog { requested, somaxconn } = backlog;
+    Backlog { requested, somaxconn }
+}
+
 /// RFC 3339 in UTC, with milliseconds.
-fn date(at: BootTime, clock: &WallClock) -> String {
+pub(in crate::output) fn date(at: BootTime, clock: &WallClock) -> String {
     // Out of range only where the host's clock is thousands of years off.
     let timestamp = Timestamp::try_from(clock.date(at)).unwrap_or_default();
     format!("{timestamp:.3}")

@@ -23,7 +23,7 @@ pub(super) fn started(started: &Started) -> String {
         let all = CALLS.iter().all(|call| probes.contains(call));
         let probes = if all { "calls".to_owned() } else { probes.join(", ") };
         parts.push(match form {
-            "none" if probes == "queues" => "queues: not seen (no cgroup v2)".to_owned(),
+            "sock_diag" => "queues: polled, at most (no cgroup v2)".to_owned(),
             "none" => format!("{probes}: not seen"),
             _ => format!("{probes}: {form}"),
         });
@@ -107,7 +107,11 @@ const fn opening(failure: Failure) -> (&'static str, Tone) {
 /// The clients that an episode of refusals refused.
 fn refused(report: &EpisodeReport) -> Refused {
     // Its failures are its attempts.
-    report.refused.unwrap_or(Refused { attempts: report.count, connections: None })
+    report.refused.unwrap_or(Refused {
+        attempts: report.count,
+        connections: None,
+        is_polled: false,
+    })
 }
 
 /// The clients that could not connect because a call of the acceptor fails.

@@ -7,10 +7,10 @@ mod kernel;
 mod line;
 mod lost;
 mod refusal;
-mod table;
+pub(super) mod table;
 #[cfg(test)]
 mod tests;
-mod words;
+pub(super) mod words;
 
 use std::io::{self, Write};
 

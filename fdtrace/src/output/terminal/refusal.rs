@@ -28,6 +28,9 @@ pub(super) fn refused(failure: Failure, refused: Refused) -> String {
 pub(super) fn connections(refused: Refused) -> String {
     match clients(refused) {
         Some(clients) => format!("{} refused", counted(clients, "connection")),
+        None if refused.is_polled => {
+            format!("at most {} refused", counted(refused.attempts, "attempt"))
+        }
         None => format!("{} refused", counted(refused.attempts, "attempt")),
     }
 }
@@ -90,7 +93,8 @@ mod tests {
             (Failure::SynCookieSent, 1, None, "1 SYN answered by a cookie"),
         ];
         for (failure, attempts, connections, expected) in cases {
-            assert_eq!(refused(failure, Refused { attempts, connections }), expected);
+            let what = Refused { attempts, connections, is_polled: false };
+            assert_eq!(refused(failure, what), expected);
         }
     }
 

@@ -26,15 +26,19 @@ struct Row<'a> {
     last: BootTime,
 }
 
-struct Column {
+pub(in crate::output) struct Column {
     title: &'static str,
     /// Numbers stand right.
-    right: bool,
+    pub(in crate::output) right: bool,
     cells: Vec<String>,
 }
 
 impl Column {
-    fn of<F: Fn(&Row<'_>) -> String>(title: &'static str, rows: &[Row<'_>], cell: F) -> Self {
+    pub(in crate::output) fn of<T>(
+        title: &'static str,
+        rows: &[T],
+        cell: impl Fn(&T) -> String,
+    ) -> Self {
         Self { title, right: false, cells: rows.iter().map(cell).collect() }
     }
 
@@ -127,7 +131,7 @@ fn doors_differ(rows: &[Row<'_>]) -> bool {
     !accepts.all(|total| seen.insert((ids(&total.owners), &total.target, total.failure)))
 }
 
-fn lay_out(columns: &[Column], rows: usize) -> String {
+pub(in crate::output) fn lay_out(columns: &[Column], rows: usize) -> String {
     let widths: Vec<usize> = columns.iter().map(Column::width).collect();
     let line = |cell_of: &dyn Fn(&Column) -> String| {
         let cells = columns.iter().zip(&widths).map(|(column, width)| {

@@ -67,7 +67,7 @@ pub(super) fn headline(word: &str, tone: Tone, colour: Colour) -> String {
 
 /// `dataforwardsrv[14807]`, `nginx[812] +3` where others own the listener too, `?` where nobody is
 /// known to.
-pub(super) fn who(owners: &[Process]) -> String {
+pub(in crate::output) fn who(owners: &[Process]) -> String {
     let [lead, others @ ..] = owners else {
         return "?".to_owned();
     };
@@ -102,16 +102,21 @@ pub(super) fn on_what(target: &Target, door: Door) -> String {
         Target::NotSocket => "fd is no socket".to_owned(),
         Target::NotOpen => "fd not open".to_owned(),
         Target::Unread => "listener unknown".to_owned(),
-        Target::Listener(listener) => match &listener.address {
-            // Not by their Display, which does not escape.
-            ListenerAddress::Unix(UnixName::Path(path)) => sanitize::escape(path),
-            ListenerAddress::Unix(UnixName::Abstract(name)) => {
-                let mut text = "@".to_owned();
-                sanitize::push(&mut text, name);
-                text
-            }
-            address => address.to_string(),
-        },
+        Target::Listener(listener) => address(&listener.address),
+    }
+}
+
+/// `*:9088`, `/run/x.sock`
+pub(in crate::output) fn address(address: &ListenerAddress) -> String {
+    match address {
+        // Not by their Display, which does not escape.
+        ListenerAddress::Unix(UnixName::Path(path)) => sanitize::escape(path),
+        ListenerAddress::Unix(UnixName::Abstract(name)) => {
+            let mut text = "@".to_owned();
+            sanitize::push(&mut text, name);
+            text
+        }
+        address => address.to_string(),
     }
 }
 
@@ -125,7 +130,7 @@ pub(super) fn failed_calls(count: u64, door: Door) -> String {
 }
 
 /// A number and its noun.
-pub(super) fn counted(count: u64, noun: &str) -> String {
+pub(in crate::output) fn counted(count: u64, noun: &str) -> String {
     let plural = if count == 1 { "" } else { "s" };
     format!("{count} {noun}{plural}")
 }

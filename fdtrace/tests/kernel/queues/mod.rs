@@ -9,6 +9,7 @@ mod final_ack;
 mod flood;
 mod network;
 mod owners;
+mod polled;
 mod segments;
 mod silence;
 mod syn;
@@ -23,5 +24,6 @@ pub(crate) const TESTS: &[&[Test]] = &[
     silence::TESTS,
     closing::TESTS,
     owners::TESTS,
+    polled::TESTS,
     flood::TESTS,
 ];

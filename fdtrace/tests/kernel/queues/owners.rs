@@ -1,6 +1,9 @@
 //! Whose listener it is. A segment is refused where no process is current.
 
-use std::{thread, time::Duration};
+use std::{
+    thread,
+    time::{Duration, Instant},
+};
 
 use serde_json::json;
 
@@ -60,10 +63,17 @@ fn a_listener_may_be_older_than_fdtrace() {
     let segments = case.segments();
     segments.syn(0..100);
     case.forget();
-    let fdtrace = Fdtrace::start(&[]);
+    let mut fdtrace = Fdtrace::start(&[]);
+    let start = Instant::now();
     segments.syn(0..70);
     // Another, of the same clients and of new ones.
     segments.syn(60..80);
+    // Nobody saw who called listen: the owner is looked for in /proc.
+    let fields = json!({ "listener": case.listener(), "process": { "pid": case.server.pid() } });
+    let (at, _) = fdtrace.wait_for_report("episode_opened", &fields);
+    let latency = at - start;
+    println!("  reported after {latency:?}");
+    assert!(latency < Duration::from_secs(1), "{latency:?}");
     case.freeze();
     drop(waiting);
     case.refused = Some(80);

@@ -86,7 +86,6 @@ fn both_queues_are_full() {
         ("TCPReqQFullDrop", 0),
         ("TCPReqQFullDoCookies", 105),
     ]);
-    with.both_full = 100;
     let run = fdtrace.stop();
     assert_equal(&run, &cases);
     let fields = json!({

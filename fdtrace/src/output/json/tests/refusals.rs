@@ -13,7 +13,7 @@ fn a_refusal() {
     assert_eq!(pids, [812, 813, 814, 815]);
     assert_eq!(line["processes"][0], line["process"]);
     assert_eq!(line["backlog"], json!({"requested": 128, "somaxconn": 4096}));
-    assert_eq!(line["refused"], json!({"attempts": 9, "connections": 3}));
+    assert_eq!(line["refused"], json!({"attempts": 9, "connections": 3, "figures": "exact"}));
     assert_eq!(line["syn_queue_full"], false);
 
     let nobodys = value(&episode(EpisodeReport { owners: Vec::new(), ..overflow() }));
@@ -21,11 +21,11 @@ fn a_refusal() {
 
     let unknown = value(&episode(EpisodeReport {
         backlog: Some(Backlog { requested: None, somaxconn: None }),
-        refused: Some(Refused { attempts: 9, connections: None }),
+        refused: Some(Refused { attempts: 9, connections: None, is_polled: false }),
         ..overflow()
     }));
     assert_eq!(unknown["backlog"], json!({"requested": null, "somaxconn": null}));
-    assert_eq!(unknown["refused"], json!({"attempts": 9, "connections": null}));
+    assert_eq!(unknown["refused"], json!({"attempts": 9, "connections": null, "figures": "exact"}));
 }
 
 #[test]

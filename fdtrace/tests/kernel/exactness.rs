@@ -138,19 +138,30 @@ fn storm_of_three_million_on_two_cores() {
 }
 
 fn too_few_keys_are_declared_lost() {
+    // A stray failure of another process takes a slot or is lost itself: then nothing can be said,
+    // and it is done again.
+    let is_quiet = (0..5).any(|_| too_few_keys());
+    assert!(is_quiet, "other processes of this host fail all the time");
+}
+
+/// False where another process failed meanwhile.
+fn too_few_keys() -> bool {
+    const KEYS: u64 = 4;
     let fdtrace = Fdtrace::start(&["--max-keys", "4"]);
+    let witness = Fdtrace::start(&[]);
     let mut workloads: Vec<_> =
         (0..10).map(|_| Workload::start(&format!("failures={MANY}"))).collect();
     let truth: u64 = workloads.iter_mut().map(Workload::fail).sum();
-    let run = fdtrace.stop();
-    let pids: Vec<_> = workloads.iter().map(Workload::pid).collect();
-    let counted: u64 =
-        pids.iter().map(|pid| run.count(&json!({ "process": { "pid": pid } }))).sum();
-    assert_eq!(counted, MANY * 4);
-    // Nothing else on this host fails meanwhile, or it would be in the totals' place.
-    assert_eq!(counted + run.lost("keys_full"), truth);
-    assert!(!run.of_kind("lost", &json!({})).is_empty(), "the loss was not reported live");
+    let (run, witness) = (fdtrace.stop(), witness.stop());
+    let all = json!({});
+    if witness.count(&all) != truth {
+        return false;
+    }
+    assert_eq!(run.count(&all), MANY * KEYS);
+    assert_eq!(run.count(&all) + run.lost("keys_full"), truth);
+    assert!(!run.of_kind("lost", &all).is_empty(), "the loss was not reported live");
     assert!(run.stderr.contains("no slot is free"), "{}", run.stderr);
+    true
 }
 
 fn a_full_ring_loses_no_count_and_no_name() {
@@ -175,16 +186,18 @@ fn a_full_ring_loses_no_count_and_no_name() {
 }
 
 fn keys_of_gone_processes_are_given_back() {
-    let mut fdtrace = Fdtrace::start(&["--max-keys", "2"]);
+    // 18 processes through 8 slots, six at a time: two are left for others that may fail.
+    const ROUND: usize = 6;
+    let mut fdtrace = Fdtrace::start(&["--max-keys", "8"]);
     let mut pids = Vec::new();
     for _ in 0..3 {
-        for _ in 0..2 {
+        for _ in 0..ROUND {
             let mut workload = Workload::start(&format!("failures={MANY}"));
             assert_eq!(workload.fail(), MANY);
             pids.push(workload.pid());
             workload.end();
         }
-        let mut gone = pids[pids.len() - 2..].to_vec();
+        let mut gone = pids[pids.len() - ROUND..].to_vec();
         while !gone.is_empty() {
             let outcome = json!({ "outcome": "exited" });
             let (_, report) = fdtrace.wait_for_report("episode_closed", &outcome);

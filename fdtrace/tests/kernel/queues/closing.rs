@@ -101,8 +101,9 @@ fn an_overflow_ends_when_somebody_accepts() {
 }
 
 /// The server accepts on one CPU while clients come on another: between fdtrace's look at the queue
-/// and the kernel's own there may be one connection less in it. The kernel takes longest to look
-/// when it has a cookie to check first.
+/// and the kernel's own there may be one connection less in it, so each connection accepted can
+/// mislead fdtrace once. That is rare where the kernel looks at once, and up to a tenth of all where
+/// it has a cookie to check first.
 fn a_queue_that_is_full_off_and_on() {
     const ROUNDS: usize = 4;
     const CLIENTS: usize = 100;
@@ -112,7 +113,7 @@ fn a_queue_that_is_full_off_and_on() {
         Case::new("off and on, syncookies=0", 0, &[], &server),
         Case::new("off and on, syncookies=1", 1, &[], &server),
     ];
-    for (case, tolerance) in cases.iter_mut().zip([50, 10]) {
+    for (case, tolerance) in cases.iter_mut().zip([50, 5]) {
         case.server.go();
         case.server.done();
         let address = case.at("127.0.0.1");

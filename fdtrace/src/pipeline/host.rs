@@ -8,7 +8,7 @@ use std::{
 
 use crate::{
     aggregate::{Host, SlotCount},
-    enrich::{Namespaces, Owners, Processes},
+    enrich::{Namespaces, Owner, Owners, Processes},
     kernel::{Count, Kernel},
     model::{Backlog, BootTime, Caller, FdLimits, FdUsage, ListenEvent, Process, ProcessId},
 };
@@ -58,8 +58,13 @@ impl Live {
 
     /// The same, without asking.
     pub(super) fn known_owners(&mut self, inode: u64) -> Option<Vec<Process>> {
-        let owners = self.owners.known(inode)?.iter().take(MOST_OWNERS);
-        Some(owners.map(|owner| self.processes.describe(owner.id, &owner.comm)).collect())
+        let owners = self.owners.known(inode)?.to_vec();
+        Some(self.describe_all(&owners))
+    }
+
+    pub(super) fn describe_all(&mut self, owners: &[Owner]) -> Vec<Process> {
+        let owners = owners.iter().take(MOST_OWNERS);
+        owners.map(|owner| self.processes.describe(owner.id, &owner.comm)).collect()
     }
 
     /// Takes what a listen(2) says.

@@ -2,7 +2,7 @@
 
 use std::{
     collections::BTreeMap,
-    path::PathBuf,
+    path::{Path, PathBuf},
     time::{Duration, SystemTime},
 };
 
@@ -17,7 +17,7 @@ use super::{
 use crate::{
     aggregate::{Aggregator, Settings},
     decode::{self, DecodeError},
-    enrich::Namespaces,
+    enrich::{Namespaces, owners_now},
     kernel::Kernel,
     model::{
         BootTime, Event, FailureEvent, LostCount, LostKind, LostReport, ProbeReport, Process,
@@ -171,6 +171,27 @@ impl Trace {
         Ok(())
     }
 
+    /// Looks for owners that no scan has looked for yet: there is no later.
+    fn find_last_owners(&mut self, sink: &mut dyn Sink) -> Result<(), Stop> {
+        let missing = self.refusing.iter().filter(|(_, is_scanned)| !**is_scanned);
+        let inodes: Vec<_> = missing.map(|(inode, _)| *inode).collect();
+        if inodes.is_empty() {
+            return Ok(());
+        }
+        let found = match owners_now(Path::new(PROC), inodes) {
+            Ok(found) => found,
+            Err(error) => {
+                log::warn!("cannot look up who owns a socket: {error}");
+                return Ok(());
+            }
+        };
+        for (inode, owners) in found {
+            let owners = self.host.describe_all(&owners);
+            self.set_owners(inode, &owners, sink)?;
+        }
+        Ok(())
+    }
+
     fn set_owners(
         &mut self,
         inode: u64,
@@ -242,6 +263,7 @@ impl Trace {
         self.drain(sink)?;
         self.take_undelivered(sink)?;
         self.poll(sink)?;
+        self.find_last_owners(sink)?;
         let now = boot_time();
         for report in self.aggregator.finish(now, &self.host) {
             self.write(sink, &report)?;

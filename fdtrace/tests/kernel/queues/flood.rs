@@ -19,9 +19,12 @@ use crate::{Test, support::Fdtrace};
 pub(crate) const TESTS: &[Test] =
     &[("a_flood_at_the_full_rate_is_counted_exactly", a_flood_at_the_full_rate)];
 
+/// How long an ordinary run floods.
+const SECONDS: u64 = 3;
+
 /// Of all floods together: `FLOOD_SECONDS` may ask for more.
 fn seconds() -> u64 {
-    std::env::var("FLOOD_SECONDS").map_or(3, |seconds| seconds.parse().unwrap())
+    std::env::var("FLOOD_SECONDS").map_or(SECONDS, |seconds| seconds.parse().unwrap())
 }
 
 /// Each queue full in turn, and last the accept queue from two CPUs at once and from another
@@ -61,8 +64,10 @@ fn a_flood_at_the_full_rate() {
         case.freeze();
         println!("  {}: {sent} SYNs", case.label);
         // In a long flood the requests in the SYN queue end, and a few SYNs take their places.
+        let is_long = seconds() > SECONDS && *counter != "ListenOverflows";
+        let let_in = if is_long { 1000 } else { 0 };
         let counted = case.kernel(counter);
-        assert!(counted <= sent && sent - counted < 1000, "{}: {counted} of {sent}", case.label);
+        assert!((sent - let_in..=sent).contains(&counted), "{}: {counted} of {sent}", case.label);
     }
     assert_equal(&fdtrace.stop(), &cases.map(|(case, _)| case));
 }

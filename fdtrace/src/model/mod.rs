@@ -1,6 +1,7 @@
 //! The vocabulary as types. Stages exchange these and nothing else; only `std` is used here.
 
 mod call;
+mod diagnosis;
 mod episode;
 mod event;
 mod filter;
@@ -12,6 +13,7 @@ mod socket;
 mod time;
 
 pub use call::{Door, Errno, Failure};
+pub use diagnosis::{Cause, Certainty, Diagnosis, Evidence, Remedy, Value, When};
 pub use episode::{Outcome, Phase};
 pub use event::{Caller, Event, FailureEvent, KeyId, ListenEvent};
 pub use filter::Filter;

@@ -131,7 +131,7 @@ fn unit(targets: &Targets) -> Result<Counts> {
 /// A boot's tests, or the boot itself as one test when its task is a line for the shell.
 fn boot(series: &str, append: &str, task: Task<'_>) -> Result<Counts> {
     let is_one_test = matches!(task, Task::Shell(_));
-    let outcome = Boot { series, append, task, add: &[], timeout: VM_TIMEOUT }.run()?;
+    let outcome = Boot { series, append, task, env: &[], add: &[], timeout: VM_TIMEOUT }.run()?;
     let mut counts = outcome.counts;
     if outcome.exit_code != 0 && counts.failed == 0 {
         // The line failed, or a test program fell over before it could tell of a failure.

@@ -4,6 +4,7 @@
 mod build;
 mod console;
 mod cpio;
+mod environment;
 mod initramfs;
 pub(crate) mod kernel;
 mod machine;
@@ -16,6 +17,7 @@ use anyhow::{Result, bail};
 
 use crate::counts::Counts;
 use crate::proc::heading;
+use environment::Variable;
 use kernel::{Kernel, SERIES};
 
 #[derive(clap::Args)]
@@ -29,6 +31,9 @@ pub(crate) struct Args {
     /// Run this shell command instead of the kernel tests
     #[arg(long, value_name = "COMMAND", conflicts_with = "for_tests")]
     exec: Option<String>,
+    /// Set this in the environment of what runs there; may be given more than once
+    #[arg(long, value_name = "NAME=VALUE")]
+    env: Vec<Variable>,
     /// Put this program of the host, with its libraries, into /bin as well
     #[arg(long, value_name = "PROGRAM")]
     add: Vec<PathBuf>,
@@ -53,6 +58,7 @@ pub(crate) struct Boot<'a> {
     pub(crate) series: &'a str,
     pub(crate) append: &'a str,
     pub(crate) task: Task<'a>,
+    pub(crate) env: &'a [Variable],
     pub(crate) add: &'a [PathBuf],
     pub(crate) timeout: Duration,
 }
@@ -73,7 +79,8 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     for series in all {
         let task = args.exec.as_deref().map_or(Task::Tests(&args.for_tests), Task::Shell);
         let timeout = Duration::from_secs(args.timeout);
-        let boot = Boot { series, append: &args.append, task, add: &args.add, timeout };
+        let (append, env, add) = (&args.append, &args.env, &args.add);
+        let boot = Boot { series, append, task, env, add, timeout };
         let outcome = boot.run()?;
         total += outcome.counts;
         if outcome.exit_code != 0 {

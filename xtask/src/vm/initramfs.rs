@@ -11,6 +11,7 @@ use anyhow::{Context, Result};
 
 use super::build::Programs;
 use super::cpio::Archive;
+use super::environment::Variable;
 use super::kernel::Kernel;
 use super::{Boot, Task, modules};
 use crate::proc::quoted;
@@ -46,7 +47,7 @@ pub(crate) fn write(kernel: &Kernel, programs: &Programs, boot: &Boot<'_>) -> Re
     archive.file("/init", 0o755, INIT.as_bytes())?;
     archive.file("/etc/passwd", 0o644, PASSWD.as_bytes())?;
     archive.file("/etc/group", 0o644, GROUP.as_bytes())?;
-    archive.file("/task", 0o644, task(&boot.task).as_bytes())?;
+    archive.file("/task", 0o644, task(boot).as_bytes())?;
 
     let mut list = String::new();
     for module in modules::load(kernel)? {
@@ -82,9 +83,15 @@ fn copy<W: Write>(archive: &mut Archive<W>, from: &Path, to: &str) -> Result<()>
     Ok(archive.file(to, 0o755, &contents)?)
 }
 
-fn task(task: &Task<'_>) -> String {
+/// The script that /init runs.
+fn task(boot: &Boot<'_>) -> String {
+    let exports = boot.env.iter().map(Variable::export);
+    exports.chain([command(&boot.task)]).map(|line| line + "\n").collect()
+}
+
+fn command(task: &Task<'_>) -> String {
     match task {
-        Task::Shell(line) => format!("{line}\n"),
+        Task::Shell(line) => (*line).to_owned(),
         Task::Tests(args) => {
             let mut line = format!("exec {KERNEL_TEST}");
             // Tests count what the whole machine does: one at a time, whatever else is asked.
@@ -95,7 +102,6 @@ fn task(task: &Task<'_>) -> String {
                 line.push(' ');
                 line.push_str(&quoted(arg));
             }
-            line.push('\n');
             line
         }
     }
@@ -120,7 +126,9 @@ fn libraries(ldd: &str) -> BTreeSet<PathBuf> {
 
 #[cfg(test)]
 mod tests {
-    use super::{Task, libraries, task};
+    use std::time::Duration;
+
+    use super::{Boot, Task, command, libraries, task};
 
     #[test]
     fn libraries_are_read_from_ldd() {
@@ -134,9 +142,17 @@ mod tests {
     #[test]
     fn tests_run_one_at_a_time_unless_asked() {
         let args = ["accept::it's".to_owned()];
-        let want = "exec /bin/fdtrace-kernel-test --test-threads=1 'accept::it'\\''s'\n";
-        assert_eq!(task(&Task::Tests(&args)), want);
+        let want = "exec /bin/fdtrace-kernel-test --test-threads=1 'accept::it'\\''s'";
+        assert_eq!(command(&Task::Tests(&args)), want);
         let args = ["--test-threads=2".to_owned()];
-        assert_eq!(task(&Task::Tests(&args)), "exec /bin/fdtrace-kernel-test --test-threads=2\n");
+        assert_eq!(command(&Task::Tests(&args)), "exec /bin/fdtrace-kernel-test --test-threads=2");
+    }
+
+    #[test]
+    fn variables_are_set_before_the_command() {
+        let env = ["A=1".parse().unwrap(), "B=a b".parse().unwrap()];
+        let (task_, timeout) = (Task::Shell("true"), Duration::ZERO);
+        let boot = Boot { series: "", append: "", task: task_, env: &env, add: &[], timeout };
+        assert_eq!(task(&boot), "export A=1\nexport B='a b'\ntrue\n");
     }
 }

@@ -1,9 +1,11 @@
 //! `cargo xtask vm`: boots Debian's kernels and runs the kernel tests in them. The machine is
 //! emulated, not virtualised: it needs no /dev/kvm, and takes a few seconds more to boot.
 
+pub(crate) mod arch;
 mod build;
 mod console;
 mod cpio;
+pub(crate) mod cross;
 mod environment;
 mod initramfs;
 pub(crate) mod kernel;
@@ -17,14 +19,18 @@ use anyhow::{Result, bail};
 
 use crate::counts::Counts;
 use crate::proc::heading;
+use arch::Arch;
 use environment::Variable;
-use kernel::{Kernel, SERIES};
+use kernel::{Kernel, SERIES, Series};
 
 #[derive(clap::Args)]
 pub(crate) struct Args {
-    /// The kernel to boot
-    #[arg(long, default_value = "all", value_parser = ["6.1", "6.12", "all"])]
+    /// The kernel to boot; all: those that fdtrace is held to
+    #[arg(long, default_value = "all", value_parser = ["5.10", "6.1", "6.12", "all"])]
     kernel: String,
+    /// The machine to boot it on: arm64 after `cargo xtask setup --arm64`
+    #[arg(long, value_enum, default_value_t = Arch::X86_64)]
+    arch: Arch,
     /// More parameters for the kernel's command line
     #[arg(long, default_value = "", value_name = "PARAMETERS")]
     append: String,
@@ -55,7 +61,8 @@ pub(crate) enum Task<'a> {
 
 /// One boot.
 pub(crate) struct Boot<'a> {
-    pub(crate) series: &'a str,
+    pub(crate) series: &'static Series,
+    pub(crate) arch: Arch,
     pub(crate) append: &'a str,
     pub(crate) task: Task<'a>,
     pub(crate) env: &'a [Variable],
@@ -70,21 +77,21 @@ pub(crate) struct Outcome {
 }
 
 pub(crate) fn run(args: &Args) -> Result<()> {
-    let all: Vec<_> = SERIES
-        .into_iter()
-        .filter(|series| args.kernel == "all" || args.kernel == *series)
-        .collect();
+    let wanted = |series: &&Series| match args.kernel.as_str() {
+        "all" => series.held_to,
+        name => name == series.name,
+    };
     let mut total = Counts::default();
     let mut failed = Vec::new();
-    for series in all {
+    for series in SERIES.iter().filter(wanted) {
         let task = args.exec.as_deref().map_or(Task::Tests(&args.for_tests), Task::Shell);
         let timeout = Duration::from_secs(args.timeout);
         let (append, env, add) = (&args.append, &args.env, &args.add);
-        let boot = Boot { series, append, task, env, add, timeout };
+        let boot = Boot { series, arch: args.arch, append, task, env, add, timeout };
         let outcome = boot.run()?;
         total += outcome.counts;
         if outcome.exit_code != 0 {
-            failed.push(format!("{series} (exit code {})", outcome.exit_code));
+            failed.push(format!("{} (exit code {})", series.name, outcome.exit_code));
         }
     }
     println!("\n{total}");
@@ -97,12 +104,12 @@ pub(crate) fn run(args: &Args) -> Result<()> {
 impl Boot<'_> {
     /// Builds what is to run, boots, and streams the console until the machine is off.
     pub(crate) fn run(&self) -> Result<Outcome> {
-        let kernel = Kernel::find(self.series)?;
+        let kernel = Kernel::find(self.series, self.arch)?;
         heading(format!("vm: Linux {} {}", kernel.release, self.append).trim_end());
-        let programs = build::programs()?;
+        let programs = build::programs(self.arch)?;
         let initramfs = initramfs::write(&kernel, &programs, self)?;
         let start = Instant::now();
-        let outcome = machine::boot(&kernel, &initramfs, self.append, self.timeout)?;
+        let outcome = machine::boot(&kernel, self, &initramfs)?;
         println!(
             "vm: Linux {}: exit code {}, {}, in {} s",
             kernel.release,

@@ -9,13 +9,13 @@ use std::process::Command;
 
 use anyhow::{Context, Result};
 
-use super::build::Programs;
+use super::build::{self, Programs};
 use super::cpio::Archive;
 use super::environment::Variable;
 use super::kernel::Kernel;
 use super::{Boot, Task, modules};
 use crate::proc::quoted;
-use crate::repo::{self, find_program};
+use crate::repo;
 
 const INIT: &str = include_str!("init.sh");
 const KERNEL_TEST: &str = "/bin/fdtrace-kernel-test";
@@ -38,7 +38,8 @@ const GROUP: &str = "root:x:0:\nnogroup:x:65534:\n";
 
 /// Writes the file system for one boot and tells where it is.
 pub(crate) fn write(kernel: &Kernel, programs: &Programs, boot: &Boot<'_>) -> Result<PathBuf> {
-    let path = repo::target_dir().join("vm").join(format!("initramfs-{}.cpio", boot.series));
+    let name = boot.arch.suffixed(boot.series.name);
+    let path = repo::target_dir().join("vm").join(format!("initramfs-{name}.cpio"));
     let file = File::create(&path).with_context(|| format!("cannot make {}", path.display()))?;
     let mut archive = Archive::new(BufWriter::new(file));
     for directory in DIRECTORIES {
@@ -58,7 +59,8 @@ pub(crate) fn write(kernel: &Kernel, programs: &Programs, boot: &Boot<'_>) -> Re
     }
     archive.file("/modules.list", 0o644, list.as_bytes())?;
 
-    let busybox = find_program("busybox").context("no busybox: run `cargo xtask setup`")?;
+    let busybox = build::busybox(boot.arch)
+        .with_context(|| format!("no busybox: run `{}`", boot.arch.setup()))?;
     let mut libraries = BTreeSet::new();
     let mut add = |from: &Path, to: &str| {
         libraries.append(&mut libraries_of(from)?);
@@ -128,6 +130,8 @@ fn libraries(ldd: &str) -> BTreeSet<PathBuf> {
 mod tests {
     use std::time::Duration;
 
+    use super::super::arch::Arch;
+    use super::super::kernel::SERIES;
     use super::{Boot, Task, command, libraries, task};
 
     #[test]
@@ -151,8 +155,15 @@ mod tests {
     #[test]
     fn variables_are_set_before_the_command() {
         let env = ["A=1".parse().unwrap(), "B=a b".parse().unwrap()];
-        let (task_, timeout) = (Task::Shell("true"), Duration::ZERO);
-        let boot = Boot { series: "", append: "", task: task_, env: &env, add: &[], timeout };
+        let boot = Boot {
+            series: &SERIES[0],
+            arch: Arch::X86_64,
+            append: "",
+            task: Task::Shell("true"),
+            env: &env,
+            add: &[],
+            timeout: Duration::ZERO,
+        };
         assert_eq!(task(&boot), "export A=1\nexport B='a b'\ntrue\n");
     }
 }

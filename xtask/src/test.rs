@@ -33,6 +33,9 @@ pub(crate) struct Args {
     /// The kernel tests on Debian's kernels, in a virtual machine
     #[arg(long)]
     vm: bool,
+    /// The same on arm64: only where it is asked for, and after `cargo xtask setup --arm64`
+    #[arg(long)]
+    arm64: bool,
 }
 
 /// How long the kernel tests may take on an emulated machine.
@@ -59,7 +62,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
 }
 
 fn all(args: &Args, total: &mut Counts) -> Result<()> {
-    let everything = !(args.unit || args.kernel || args.servers || args.vm);
+    let everything = !(args.unit || args.kernel || args.servers || args.vm || args.arm64);
     if everything {
         heading("setup");
         setup::run(&setup::Args::default())?;
@@ -84,10 +87,17 @@ fn all(args: &Args, total: &mut Counts) -> Result<()> {
     if everything || args.vm {
         targets.require("kernel")?;
         for series in Series::held_to() {
-            *total += boot(series, "", Task::Tests(&[]))?;
+            *total += boot(series, Arch::X86_64, "", Task::Tests(&[]))?;
         }
         for series in Series::held_to() {
-            *total += boot(series, LOCKED_DOWN, Task::Shell(EXPECT_UNSUPPORTED))?;
+            let task = Task::Shell(EXPECT_UNSUPPORTED);
+            *total += boot(series, Arch::X86_64, LOCKED_DOWN, task)?;
+        }
+    }
+    if args.arm64 {
+        targets.require("kernel")?;
+        for series in Series::held_to() {
+            *total += boot(series, Arch::Arm64, "", Task::Tests(&[]))?;
         }
     }
     Ok(())
@@ -130,11 +140,10 @@ fn unit(targets: &Targets) -> Result<Counts> {
 }
 
 /// A boot's tests, or the boot itself as one test when its task is a line for the shell.
-fn boot(series: &'static Series, append: &str, task: Task<'_>) -> Result<Counts> {
+fn boot(series: &'static Series, arch: Arch, append: &str, task: Task<'_>) -> Result<Counts> {
     let is_one_test = matches!(task, Task::Shell(_));
     let outcome =
-        Boot { series, arch: Arch::X86_64, append, task, env: &[], add: &[], timeout: VM_TIMEOUT }
-            .run()?;
+        Boot { series, arch, append, task, env: &[], add: &[], timeout: VM_TIMEOUT }.run()?;
     let mut counts = outcome.counts;
     if outcome.exit_code != 0 && counts.failed == 0 {
         // The line failed, or a test program fell over before it could tell of a failure.

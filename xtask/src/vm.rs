@@ -16,6 +16,7 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail};
+use clap::builder::PossibleValuesParser;
 
 use crate::counts::Counts;
 use crate::proc::heading;
@@ -25,8 +26,8 @@ use kernel::{Kernel, SERIES, Series};
 
 #[derive(clap::Args)]
 pub(crate) struct Args {
-    /// The kernel to boot; all: those that fdtrace is held to
-    #[arg(long, default_value = "all", value_parser = ["5.10", "6.1", "6.12", "all"])]
+    /// The kernel to boot; all: those on which every kernel test must pass
+    #[arg(long, default_value = "all", value_parser = kernels(), value_name = "SERIES")]
     kernel: String,
     /// The machine to boot it on: arm64 after `cargo xtask setup --arm64`
     #[arg(long, value_enum, default_value_t = Arch::X86_64)]
@@ -49,6 +50,11 @@ pub(crate) struct Args {
     /// Arguments for the kernel tests
     #[arg(last = true, value_name = "ARGUMENTS")]
     for_tests: Vec<String>,
+}
+
+/// What `--kernel` may be.
+fn kernels() -> PossibleValuesParser {
+    SERIES.iter().map(|series| series.name).chain(["all"]).collect::<Vec<_>>().into()
 }
 
 /// What to run in the machine.

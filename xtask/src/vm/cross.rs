@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::process::Command;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 
 use super::arch::Arch;
 use crate::proc::{self, output};
@@ -45,6 +45,9 @@ pub(crate) fn cargo() -> Result<Command> {
     let mut cargo = proc::cargo();
     if let Some(package) = std_package()? {
         let sysroot = unpacked(&package).join("usr");
+        if !sysroot.is_dir() {
+            bail!("there is no {package} for arm64: run `{}`", Arch::Arm64.setup());
+        }
         flags.push(format!("--sysroot={}", sysroot.display()));
         cargo.env("RUSTC", DEBIAN_RUSTC);
     }

@@ -149,6 +149,8 @@ Dir::Etc::PreferencesParts "/dev/null";
 Dir::State "{dir}/state";
 Dir::State::status "{dir}/status";
 Dir::Cache "{dir}/cache";
+// Hooks that tell of new lists, or clean up after them: of the machine's own.
+#clear APT::Update;
 #clear APT::Architectures;
 APT::Architecture "{architecture}";
 APT::Architectures {{ "{architecture}"; }};

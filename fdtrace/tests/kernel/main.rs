@@ -9,6 +9,7 @@
 mod support;
 
 mod attribution;
+mod doors;
 mod episodes;
 mod errnos;
 mod exactness;
@@ -28,6 +29,7 @@ fn main() -> ExitCode {
     if let Some(spec) = std::env::var_os("WORKLOAD") {
         match spec.to_str().unwrap() {
             spec if spec.starts_with('{') => queue_workload::run(spec),
+            spec if spec.starts_with("doors=") => doors::run(spec),
             spec => workload::run(spec),
         }
         return ExitCode::SUCCESS;
@@ -39,6 +41,7 @@ fn main() -> ExitCode {
     let trials = tests
         .iter()
         .chain(queues::TESTS)
+        .chain(doors::TESTS)
         .copied()
         .flatten()
         .copied()

@@ -111,14 +111,14 @@ impl Drop for Workload {
 }
 
 /// What `WORKLOAD` says.
-struct Spec<'a>(&'a str);
+pub(crate) struct Spec<'a>(pub(crate) &'a str);
 
 impl<'a> Spec<'a> {
-    fn text(&self, key: &str) -> Option<&'a str> {
+    pub(crate) fn text(&self, key: &str) -> Option<&'a str> {
         self.0.split(' ').find_map(|pair| pair.strip_prefix(key)?.strip_prefix('='))
     }
 
-    fn number(&self, key: &str, default: usize) -> usize {
+    pub(crate) fn number(&self, key: &str, default: usize) -> usize {
         self.text(key).map_or(default, |text| text.parse().unwrap())
     }
 }
@@ -227,14 +227,14 @@ fn forked(door: Door, fd: RawFd, failures: usize) -> nix::unistd::Pid {
     }
 }
 
-fn say(word: &str, value: &Value) {
+pub(crate) fn say(word: &str, value: &Value) {
     // One write, so that lines of forked children do not mix.
     let line = format!("{word} {value}\n");
     std::io::stdout().write_all(line.as_bytes()).unwrap();
     std::io::stdout().flush().unwrap();
 }
 
-fn wait() {
+pub(crate) fn wait() {
     let mut line = String::new();
     std::io::stdin().lock().read_line(&mut line).unwrap();
 }

@@ -1,0 +1,213 @@
+//! Limits of the whole system: `fs.file-max` and `fs.nr_open`. These tests change them, so they run
+//! in a virtual machine only.
+
+use std::{
+    collections::BTreeMap,
+    fs,
+    os::fd::{AsRawFd as _, OwnedFd},
+    path::PathBuf,
+};
+
+use nix::{
+    errno::Errno,
+    unistd::{Uid, setuid},
+};
+use serde_json::json;
+
+use super::{
+    calls::{self, Objects},
+    fdtrace,
+    seen::assert_counted,
+    table,
+};
+use crate::{
+    Test,
+    support::number,
+    workload::{Spec, Workload, say, wait},
+};
+
+pub(super) const TESTS: &[Test] = &[
+    ("file_max_refuses_whoever_is_not_root", file_max),
+    ("nr_open_is_the_limit_where_it_is_lower", nr_open),
+];
+
+/// A user that nobody is.
+const NOBODY: u32 = 54_321;
+/// More than these tests let anybody have.
+const SOFT: usize = 4096;
+const NR_OPEN: usize = 256;
+/// How far `/proc/sys/fs/file-nr` may be off: it leaves out up to 31 of each CPU
+/// (`percpu_counter_batch`).
+const FILE_NR_OFF_BY: u64 = 64;
+
+/// Calls that need no file of the system, but only a descriptor for one.
+const WITHOUT_A_FILE: [&str; 3] = ["dup", "fcntl F_DUPFD", "fcntl F_DUPFD_CLOEXEC"];
+/// Calls that need one, and that everybody may make.
+const WITH_A_FILE: [&str; 15] = [
+    "accept",
+    "accept4",
+    "socket",
+    "socketpair",
+    "openat",
+    "openat2",
+    "pipe2",
+    "epoll_create1",
+    "eventfd2",
+    "timerfd_create",
+    "signalfd4",
+    "inotify_init1",
+    "memfd_create",
+    "pidfd_open",
+    "userfaultfd",
+];
+
+/// Takes every file handle, and then as often fails to take another as it is told.
+pub(super) fn run_file_max(spec: &Spec<'_>) {
+    table::limit(SOFT);
+    setuid(Uid::from_raw(NOBODY)).unwrap();
+    let objects = Objects::open();
+    exhaust(spec, &objects, &WITH_A_FILE, Errno::ENFILE);
+}
+
+/// Takes every descriptor below `fs.nr_open`, and so on.
+pub(super) fn run_nr_open(spec: &Spec<'_>) {
+    table::limit(SOFT);
+    let objects = Objects::open();
+    exhaust(spec, &objects, &["accept4", "socket", "openat", "dup", "pipe2"], Errno::EMFILE);
+}
+
+fn exhaust(spec: &Spec<'_>, objects: &Objects, names: &[&str], errno: Errno) {
+    say("ready", &json!({ "soft": SOFT }));
+    wait();
+    let open = |name| calls::all().find(|call| call.name == name).unwrap();
+    let mut held: Vec<OwnedFd> = Vec::new();
+    let mut failures = BTreeMap::from([("openat", 1)]);
+    loop {
+        match open("openat").make(objects) {
+            Ok(fd) => held.push(fd),
+            Err(error) => {
+                assert_eq!(error, errno);
+                break;
+            }
+        }
+    }
+    let highest = held.iter().map(OwnedFd::as_raw_fd).max();
+    for (place, name) in names.iter().enumerate() {
+        let wanted = spec.number("failures", 1) + 2 * place;
+        let mut failed = 0;
+        while failed < wanted {
+            match open(name).make(objects) {
+                // Somebody gave one back: it stays here.
+                Ok(fd) => held.push(fd),
+                Err(error) => {
+                    assert_eq!(error, errno, "{name}");
+                    failed += 1;
+                }
+            }
+        }
+        *failures.entry(name).or_default() += failed;
+    }
+    if errno == Errno::ENFILE {
+        for name in WITHOUT_A_FILE {
+            open(name).make(objects).unwrap();
+        }
+    }
+    say("done", &json!({ "failures": failures, "highest": highest }));
+}
+
+/// A setting of the system, until it is put back.
+struct Setting {
+    path: PathBuf,
+    before: String,
+}
+
+impl Setting {
+    fn set(name: &str, value: u64) -> Self {
+        let path = PathBuf::from("/proc/sys/fs").join(name);
+        let before = fs::read_to_string(&path).unwrap();
+        fs::write(&path, value.to_string()).unwrap();
+        Self { path, before }
+    }
+}
+
+impl Drop for Setting {
+    fn drop(&mut self) {
+        fs::write(&self.path, &self.before).unwrap();
+    }
+}
+
+/// Whether the whole system is there for these tests.
+fn is_own_system() -> bool {
+    let is_own = std::env::var_os("FDTRACE_VM").is_some_and(|value| value == "1");
+    if !is_own {
+        println!("  changes limits of the whole system: runs in `cargo xtask vm` only");
+    }
+    is_own
+}
+
+#[track_caller]
+fn truth<'a>(failures: &'a serde_json::Value, errno: &'a str) -> Vec<(&'a str, &'a str, u64)> {
+    let failures = failures["failures"].as_object().unwrap();
+    failures.iter().map(|(door, count)| (door.as_str(), errno, count.as_u64().unwrap())).collect()
+}
+
+fn file_max() {
+    if !is_own_system() {
+        return;
+    }
+    let mut fdtrace = fdtrace(&["--fds"]);
+    let mut workload = Workload::start("doors=file_max failures=83");
+    let used = fs::read_to_string("/proc/sys/fs/file-nr").unwrap();
+    let used: u64 = used.split_whitespace().next().unwrap().parse().unwrap();
+    let max = used + 2 * FILE_NR_OFF_BY;
+    let setting = Setting::set("file-max", max);
+    workload.go();
+    let done = workload.done();
+    let fields = |door| {
+        json!({
+            "process": { "pid": workload.pid() },
+            "failure": "ENFILE",
+            "door": door,
+            "file_handles": { "max": max },
+        })
+    };
+    let mut opened = Vec::new();
+    for door in ["accept4", "openat"] {
+        opened.push(fdtrace.wait_for_report("episode_opened", &fields(door)).1);
+    }
+    drop(setting);
+    for report in &opened {
+        let used = number(report, "/file_handles/used");
+        assert!(used.abs_diff(max) <= FILE_NR_OFF_BY, "{report}");
+        assert!(number(report, "/fds/open") < SOFT as u64, "{report}");
+    }
+    let run = fdtrace.stop();
+    assert_counted(&run, workload.pid(), &truth(&done, "ENFILE"));
+    workload.end();
+}
+
+fn nr_open() {
+    if !is_own_system() {
+        return;
+    }
+    let mut fdtrace = fdtrace(&["--fds"]);
+    let mut workload = Workload::start("doors=nr_open failures=89");
+    let setting = Setting::set("nr_open", NR_OPEN as u64);
+    workload.go();
+    let done = workload.done();
+    assert_eq!(done["highest"], NR_OPEN - 1);
+    for door in ["accept4", "openat"] {
+        let fields = json!({
+            "process": { "pid": workload.pid() },
+            "failure": "EMFILE",
+            "door": door,
+            "limit": { "kind": "nr_open", "value": NR_OPEN },
+            "fds": { "open": NR_OPEN, "soft": SOFT },
+        });
+        fdtrace.wait_for_report("episode_opened", &fields);
+    }
+    drop(setting);
+    let run = fdtrace.stop();
+    assert_counted(&run, workload.pid(), &truth(&done, "EMFILE"));
+    workload.end();
+}

@@ -248,6 +248,17 @@ pub enum Program {
 }
 
 impl Program {
+    /// Its name.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Nginx => "nginx",
+            Self::Redis => "Redis",
+            Self::Haproxy => "HAProxy",
+            Self::Mysql => "MySQL",
+        }
+    }
+
     /// Its directive.
     #[must_use]
     pub const fn directive(self) -> &'static str {

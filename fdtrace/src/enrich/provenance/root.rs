@@ -131,8 +131,7 @@ impl Root {
     /// openat2(2) is in Linux since 5.6; without it nothing is read, and the reason is said.
     fn open_in(&self, path: &Path, flags: OFlags) -> io::Result<OwnedFd> {
         // openat2(2) refuses flags that say nothing beside O_PATH.
-        let no_tty =
-            if flags.contains(OFlags::PATH) { OFlags::empty() } else { OFlags::NOCTTY };
+        let no_tty = if flags.contains(OFlags::PATH) { OFlags::empty() } else { OFlags::NOCTTY };
         let flags = flags | OFlags::CLOEXEC | no_tty;
         let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
         // A rename anywhere in the system meanwhile makes it give up (fs/namei.c, IN_ROOT).

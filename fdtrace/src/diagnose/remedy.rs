@@ -84,7 +84,13 @@ pub(super) fn for_good(
         let settings = process.settings.iter().filter(|_| at <= holder);
         for setting in settings {
             let own = &provenance.chain[0];
-            if let Some(found) = of_setting(process, own, setting, target, bite) {
+            let found = match &setting.source {
+                SettingSource::Own { program } => {
+                    of_program(provenance, setting, *program, target, bite)
+                }
+                _ => of_setting(process, own, setting, target, bite),
+            };
+            if let Some(found) = found {
                 remedies.push(found);
                 return remedies;
             }
@@ -103,9 +109,15 @@ fn of_setting(
     bite: Bite,
 ) -> Option<Remedy> {
     match &setting.source {
-        SettingSource::Own { program } => of_program(own, setting, *program, target),
+        SettingSource::Own { .. } => None,
         SettingSource::Minfds { program } => {
-            Some(minfds(process, own, setting, program.as_deref(), target))
+            // It gives up its privileges first, and does not start where minfds is above what it
+            // may have (supervisor/supervisord.py main).
+            let hard = process.limits.map(|limits| super::number(limits.hard));
+            let most = hard.filter(|_| process.may_raise_hard == Some(false));
+            let target = target.min(most.unwrap_or(u64::MAX));
+            let helps = target > bite.soft;
+            helps.then(|| minfds(process, own, setting, program.as_deref(), target))
         }
         SettingSource::RunScript => Some(run_script(process, setting, target)),
         SettingSource::Login { user } => Some(login(process, setting, user, target)),
@@ -117,28 +129,48 @@ fn of_setting(
     }
 }
 
-fn of_program(own: &Ancestor, setting: &Setting, program: Program, target: u64) -> Option<Remedy> {
+fn of_program(
+    provenance: &Provenance,
+    setting: &Setting,
+    program: Program,
+    target: u64,
+    bite: Bite,
+) -> Option<Remedy> {
+    let own = provenance.chain.first()?;
+    // A worker of nginx sets its limit with the privileges that its master still has.
+    let master = provenance.chain.get(1).filter(|parent| parent.comm == own.comm).unwrap_or(own);
+    let most =
+        master.limits.filter(|_| program == Program::Nginx && master.may_raise_hard == Some(false));
+    let target = target.min(most.map_or(u64::MAX, |limits| super::number(limits.hard)));
+    if target <= bite.soft {
+        return None;
+    }
     let directive = program.directive();
+    let reload = format!("kill -HUP {}", master.id.pid);
     let (value, then) = match program {
         Program::Nginx => {
-            (format!("{directive} {target};"), "then reload nginx, no restart: nginx -s reload")
+            (format!("{directive} {target};"), format!("then reload nginx, no restart: {reload}"))
         }
         Program::Redis => (
             format!("{directive} {}", target.saturating_sub(32)),
-            "then restart it; it needs 32 descriptors beside those of its clients",
+            "then restart it; it needs 32 descriptors beside those of its clients".into(),
         ),
-        Program::Haproxy => (format!("{directive} {target}"), "then restart HAProxy"),
-        Program::Mysql => (format!("{directive}={target}"), "then restart the server"),
+        Program::Haproxy => (format!("{directive} {target}"), "then restart HAProxy".into()),
+        Program::Mysql => (format!("{directive}={target}"), "then restart the server".into()),
     };
     let file = match &setting.place {
         Place::File(file) | Place::BuiltIn(Some(file)) => file,
         Place::CommandLine | Place::BuiltIn(None) => {
-            let text = format!("write {value:?} where it is on its command line, {then}");
+            let place = match setting.place {
+                Place::CommandLine => "on its command line",
+                _ => "in its configuration",
+            };
+            let text = format!("set \"{value}\" {place}, {then}");
             return Some(remedy(When::ForGood, text, None));
         }
     };
     let is_there = matches!(setting.place, Place::File(_));
-    let text = format!("write {value:?} to {}, {then}", at(file));
+    let text = format!("write \"{value}\" to {}, {then}", at(file));
     let edit = match (is_there, program) {
         (true, _) => replace(file, &value),
         // The first line is outside of all blocks.
@@ -148,7 +180,7 @@ fn of_program(own: &Ancestor, setting: &Setting, program: Program, target: u64) 
         (false, _) => None,
     };
     let command = edit.map(|edit| match program {
-        Program::Nginx => format!("{edit} && nginx -s reload"),
+        Program::Nginx => format!("{edit} && {reload}"),
         _ => edit,
     });
     Some(remedy(When::ForGood, text, command.filter(|_| own.container.is_none())))
@@ -314,7 +346,7 @@ fn by_hand(holder: &Ancestor, target: u64) -> Remedy {
         Role::Pm2 => {
             format!("stop {who} with \"pm2 kill\" and start it again after \"ulimit -n {target}\"")
         }
-        Role::Supervisord => {
+        Role::Supervisord if holder.may_raise_hard != Some(false) => {
             format!("set minfds={target} in the configuration of {who}, then restart {who} itself")
         }
         _ => format!(

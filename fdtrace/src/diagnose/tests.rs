@@ -141,6 +141,11 @@ fn minfds_is_the_limit() {
          /etc/supervisord.conf:7"
     );
     assert_eq!(commands(&found)[2], "sed -i '7s|.*|minfds=65536|' /etc/supervisord.conf");
+    // It cannot raise its hard limit, and would not start.
+    let mut unprivileged = low.clone();
+    unprivileged.chain[1].may_raise_hard = Some(false);
+    let keep = diagnosed(&unprivileged).remedies.pop().unwrap().text;
+    assert!(keep.starts_with("give supervisord[812] a limit of 65536 where it is"), "{keep}");
     // Lower than what it inherited, it plays no part.
     let mut inherited = low;
     inherited.chain[1].settings = vec![minfds(100, file("/etc/supervisord.conf:7", 0))];
@@ -300,7 +305,7 @@ fn programs_with_settings_of_their_own() {
     );
     assert_eq!(
         commands(&found)[1],
-        "sed -i '3s|.*|worker_rlimit_nofile 65536;|' /etc/nginx/nginx.conf && nginx -s reload"
+        "sed -i '3s|.*|worker_rlimit_nofile 65536;|' /etc/nginx/nginx.conf && kill -HUP 699"
     );
     // It sets none: then what it inherits can be changed in its own file all the same.
     nginx.chain[0].settings[0].soft = None;

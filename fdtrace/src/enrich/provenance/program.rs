@@ -98,17 +98,18 @@ fn redis(
     let text = if let Some(named) = named {
         read(root, &absolute(cwd, named)?, unknown)
     } else {
-        let port = after("--port").or(title_port)?;
+        let port = after("--port").or(title_port);
         let usual = ["/etc/redis/redis.conf", "/etc/redis.conf", "/etc/valkey/valkey.conf"];
-        usual.iter().find_map(|path| {
+        usual.iter().filter(|_| port.is_some()).find_map(|path| {
             let text = read(root, Path::new(path), unknown)?;
             let own = last_word(&text, "port").map_or(6379, |(port, _)| port);
-            (own == port).then_some(text)
+            (Some(own) == port).then_some(text)
         })
     };
     let Some(text) = text else {
         unknown.push("found no configuration of redis-server: its arguments name none".into());
-        return None;
+        // It has one all the same, and sets its own limit.
+        return Some((None, Place::BuiltIn(None)));
     };
     match last_word(&text, "maxclients") {
         Some((clients, file)) => Some((clients.checked_add(REDIS_RESERVED), Place::File(file))),
@@ -261,7 +262,8 @@ mod tests {
                     format!("{soft} {}:{}", file.path.display(), file.line.unwrap())
                 }
                 Place::CommandLine => format!("{soft} given"),
-                Place::BuiltIn(file) => format!("{soft} built in {}", file.unwrap().path.display()),
+                Place::BuiltIn(Some(file)) => format!("{soft} built in {}", file.path.display()),
+                Place::BuiltIn(None) => soft,
             }
         });
         assert_eq!(found.as_deref(), expected, "{arguments:?} {unknown:?}");
@@ -274,7 +276,8 @@ mod tests {
         is(&["redis-server 127.0.0.1:6380"], Some("532 /etc/redis/redis.conf:3"));
         is(&["redis-server *:6380"], Some("532 /etc/redis/redis.conf:3"));
         // Another instance: whose file, nobody knows.
-        is(&["redis-server 127.0.0.1:6379"], None);
+        is(&["redis-server 127.0.0.1:6379"], Some("none"));
+        is(&["redis-server unixsocket:/run/redis.sock"], Some("none"));
         is(&["redis-server", "--port", "6379", "--maxclients", "100"], Some("132 given"));
         let own = [("srv/r.conf", "port 1\n")];
         let expected = Some("10032 built in /srv/r.conf");

@@ -1,12 +1,14 @@
 //! The hard limit bites: the process cannot have more, and inherited that.
 
+use std::fmt::Write;
+
 use super::{
     Bite, Failed, LimitFacts, Side, limit, limits_as_evidence, number,
     origin::{Origin, value},
     remedy,
-    words::{at, directive_at, name, the_limit},
+    words::{at, directive, directive_at, name, the_limit},
 };
-use crate::model::{Cause, Certainty, ChainEnd, Diagnosis, Evidence, Place, Value};
+use crate::model::{Cause, Certainty, ChainEnd, Diagnosis, Evidence, Place, Setting, Value};
 
 pub(super) fn diagnose(
     facts: &LimitFacts<'_>,
@@ -46,10 +48,18 @@ pub(super) fn inherited(facts: &LimitFacts<'_>, bite: Bite, origin: &Origin<'_>)
     let mut text = String::new();
     if origin.holder > 0 {
         let holder = name(&chain[origin.holder]);
-        text.push_str(&format!(", inherited from {holder} (also {})", bite.soft));
+        let _ = write!(text, ", inherited from {holder} (also {})", bite.soft);
     }
+    let own = chain.first().and_then(|own| own.settings.first());
+    let is_own = |setting: &&Setting| setting.only_raises() && setting.soft.is_none();
     if let Some(setting) = origin.explained {
-        text.push_str(&format!(": {}", directive_at(setting)));
+        let _ = write!(text, ": {}", directive_at(setting));
+    } else if let Some(setting) = own.filter(is_own).filter(|_| origin.holder == 0) {
+        let _ = write!(
+            text,
+            ", which the program sets itself by {}: its configuration was not found",
+            directive(setting)
+        );
     } else if let (Some(above), Some(process)) =
         (origin.above, chain.get(origin.holder + 1).filter(|_| !chain.is_empty()))
     {
@@ -59,22 +69,24 @@ pub(super) fn inherited(facts: &LimitFacts<'_>, bite: Bite, origin: &Origin<'_>)
         };
         // A higher one was lowered on the way, or raised since.
         if number(of_above) > bite.soft {
-            text.push_str(&format!(
+            let _ = write!(
+                text,
                 "; its parent {} has {of_above}: it was lowered when it started, or the parent's \
                  was raised later",
                 name(process)
-            ));
+            );
         } else {
-            text.push_str(&format!("; its parent {} has {of_above}", name(process)));
+            let _ = write!(text, "; its parent {} has {of_above}", name(process));
         }
     }
     for setting in &origin.contradicts {
         if let Some(value) = value(setting, bite.side()) {
-            text.push_str(&format!(
+            let _ = write!(
+                text,
                 "; {} says {}, and no date tells why that is not in force",
                 directive_at(setting),
                 limit(value)
-            ));
+            );
         }
     }
     let login = provenance.login.as_ref().filter(|login| login.applies == Some(false));
@@ -86,11 +98,12 @@ pub(super) fn inherited(facts: &LimitFacts<'_>, bite: Bite, origin: &Origin<'_>)
         && let Place::File(file) = &setting.place
     {
         let value = value(setting, bite.side()).unwrap_or_default();
-        text.push_str(&format!(
+        let _ = write!(
+            text,
             "; {} says {}, but PAM applies that to logins, not to services",
             at(file),
             limit(value)
-        ));
+        );
     }
     if let ChainEnd::Unreadable(_) = &provenance.chain_end
         && origin.above.is_none()

@@ -4,12 +4,12 @@
 use super::{LimitFacts, remedy, words::name};
 use crate::model::{Cause, Certainty, Diagnosis, Evidence, Value};
 
-pub(super) fn diagnose(facts: &LimitFacts<'_>) -> Option<Diagnosis> {
+pub(super) fn diagnose(facts: &LimitFacts<'_>) -> Diagnosis {
     let sysctl = &facts.provenance.system.inotify_instances;
     let own = facts.provenance.chain.first();
     let mut unknown = facts.provenance.unknown.clone();
-    let used = facts.inotify_instances;
-    let is_certain = used.zip(sysctl.value).is_some_and(|(used, most)| used >= most);
+    let instances = facts.inotify_instances;
+    let is_certain = instances.zip(sysctl.value).is_some_and(|(instances, most)| instances >= most);
     if !is_certain {
         unknown.push("how many inotify instances the user had when it failed".into());
     }
@@ -26,12 +26,12 @@ pub(super) fn diagnose(facts: &LimitFacts<'_>) -> Option<Diagnosis> {
     };
     let path = "/proc/sys/fs/inotify/max_user_instances";
     let evidence = [
-        count("inotify_instances", used, None),
+        count("inotify_instances", instances, None),
         count("max_user_instances", sysctl.value, Some(path)),
     ];
     let target = sysctl.value.unwrap_or(128).saturating_mul(8).max(1024);
     let key = "fs.inotify.max_user_instances";
-    Some(Diagnosis {
+    Diagnosis {
         cause: Cause::InotifyInstances,
         certainty: if is_certain { Certainty::Certain } else { Certainty::Likely },
         why: format!(
@@ -42,5 +42,5 @@ pub(super) fn diagnose(facts: &LimitFacts<'_>) -> Option<Diagnosis> {
         evidence: evidence.into_iter().flatten().collect(),
         remedies: remedy::sysctl(key, target, sysctl.configured.as_ref()),
         unknown,
-    })
+    }
 }

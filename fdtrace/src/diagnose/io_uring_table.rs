@@ -4,13 +4,13 @@
 use super::{LimitFacts, remedy::remedy, words::name};
 use crate::model::{Cause, Certainty, Diagnosis, When};
 
-pub(super) fn diagnose(facts: &LimitFacts<'_>) -> Option<Diagnosis> {
+pub(super) fn diagnose(facts: &LimitFacts<'_>) -> Diagnosis {
     let who = facts.provenance.chain.first().map_or_else(|| "the program".to_owned(), name);
     let text = format!(
         "have {who} register a larger table (io_uring_register_files_sparse), and give back slots \
          of closed connections: no limit of the system is in question"
     );
-    Some(Diagnosis {
+    Diagnosis {
         cause: Cause::IoUringTable,
         certainty: Certainty::Certain,
         why: format!(
@@ -20,5 +20,5 @@ pub(super) fn diagnose(facts: &LimitFacts<'_>) -> Option<Diagnosis> {
         evidence: Vec::new(),
         remedies: vec![remedy(When::ForGood, text, None)],
         unknown: Vec::new(),
-    })
+    }
 }

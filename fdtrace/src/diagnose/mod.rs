@@ -58,10 +58,10 @@ pub enum Failed {
 pub fn limits(facts: &LimitFacts<'_>) -> Vec<Diagnosis> {
     let found = match facts.failed {
         Failed::Handle => file_max::diagnose(facts).or_else(|| socket_allocation::diagnose(facts)),
-        Failed::DirectDescriptor => io_uring_table::diagnose(facts),
+        Failed::DirectDescriptor => Some(io_uring_table::diagnose(facts)),
         // It needs a descriptor too.
         Failed::InotifyInstance if has_no_descriptor_left(facts) => descriptors(facts),
-        Failed::InotifyInstance => inotify_instances::diagnose(facts),
+        Failed::InotifyInstance => Some(inotify_instances::diagnose(facts)),
         Failed::Nothing | Failed::Descriptor => descriptors(facts),
     };
     found.into_iter().collect()

@@ -1,5 +1,7 @@
 //! The soft limit bites below the hard one: the process could have more, and did not ask.
 
+use std::fmt::Write;
+
 use super::{
     Bite, Failed, LimitFacts, hard_limit_low, limits_as_evidence,
     origin::Origin,
@@ -35,21 +37,23 @@ pub(super) fn diagnose(
     let made_of = made_of.unwrap_or_default();
     match (raises(&provenance.runtime), &provenance.runtime) {
         (Raises::No, Runtime::Go(_)) => {
-            why.push_str(&format!(
+            let _ = write!(
+                why,
                 "; it is built with {made_of}, and only since 1.19 does Go raise it to the hard one"
-            ));
+            );
         }
         (Raises::No, Runtime::Java { .. }) => {
             why.push_str("; -XX:-MaxFDLimit keeps Java from raising it to the hard one");
         }
         (Raises::No, _) => {
-            why.push_str(&format!("; {made_of} leaves it as it is"));
+            let _ = write!(why, "; {made_of} leaves it as it is");
         }
         (Raises::Yes, _) => {
-            why.push_str(&format!(
+            let _ = write!(
+                why,
                 "; {made_of} raises it to the hard one at start, so it was lowered, or the hard \
                  one raised, after that"
-            ));
+            );
         }
         (Raises::Unknown, _) => {}
     }

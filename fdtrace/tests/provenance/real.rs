@@ -91,6 +91,11 @@ fn installed(path: &str) -> Option<PathBuf> {
     None
 }
 
+/// Whether supervisord's child has become the program.
+fn is_sleeping(pid: u32) -> bool {
+    fs::read(format!("/proc/{pid}/comm")).is_ok_and(|comm| comm == b"sleep\n")
+}
+
 fn shell(command: &str) {
     println!("    {command}");
     assert!(Command::new("sh").args(["-c", command]).status().unwrap().success(), "{command}");
@@ -117,7 +122,7 @@ fn supervisord() {
     };
     let server = start();
     let child = wait_for("supervisord starts its program", || {
-        server.child().filter(|child| soft(*child) == Some(256))
+        server.child().filter(|child| is_sleeping(*child) && soft(*child) == Some(256))
     });
     let provenance = read(child);
     assert_eq!(provenance.chain[1].role, Role::Supervisord);
@@ -150,7 +155,7 @@ fn supervisord() {
     drop(server);
     let server = start();
     let child = wait_for("supervisord starts its program", || {
-        server.child().filter(|child| soft(*child) > Some(256))
+        server.child().filter(|child| is_sleeping(*child) && soft(*child) > Some(256))
     });
     let found = limits(&read(child), Failed::Nothing);
     assert!(found.iter().all(|one| one.cause != Cause::RaisedAfterStart), "{found:#?}");

@@ -64,6 +64,13 @@ fn limits_conf_of_a_login() {
     tree.supervised("1024", "4096", "/user.slice/user-0.slice/session-3.scope");
     tree.write(CONF, PROGRAM);
     tree.changed("etc/security/limits.d/files.conf", "root - nofile 100000\n", 23);
+    // Whether PAM gives limits to logins here cannot be read.
+    let found = diagnosed(&tree.read(14807));
+    check(&found, Cause::RaisedAfterStart, Certainty::Likely, &[]);
+    // It does not.
+    tree.write("etc/pam.d/sshd", "session required pam_umask.so\n");
+    assert_eq!(diagnosed(&tree.read(14807)).cause, Cause::SoftLimitLow);
+    tree.write("etc/pam.d/login", "session required pam_limits.so\n");
     check(
         &diagnosed(&tree.read(14807)),
         Cause::RaisedAfterStart,
@@ -343,4 +350,24 @@ fn hostile_trees() {
     let provenance = tree.read(14807);
     let expected = "could not read /etc/supervisor/supervisord.conf: not a regular file";
     assert!(provenance.unknown.iter().any(|what| what == expected), "{:#?}", provenance.unknown);
+}
+
+/// A shell that was started by sshd, whose session is not in any cgroup.
+#[test]
+fn below_sshd() {
+    let tree = Tree::new();
+    let limits = ("1024", "4096");
+    let of = |pid, parent, command| Process { pid, parent, command, limits, cgroup: "/" };
+    tree.process(&of(1, 0, "/sbin/init"));
+    tree.process(&of(40, 1, "/usr/sbin/sshd"));
+    tree.process(&of(41, 40, "/usr/sbin/sshd"));
+    tree.process(&of(42, 41, "/bin/bash"));
+    tree.process(&of(43, 42, "/srv/web"));
+    tree.write("etc/pam.d/sshd", "@include common-session\nsession required pam_limits.so\n");
+    tree.write("etc/pam.d/common-session", "");
+    tree.changed("etc/security/limits.conf", "* soft nofile 4096\n", 9);
+    let found = diagnosed(&tree.read(43));
+    check(&found, Cause::RaisedAfterStart, Certainty::Certain, &["inherited from bash[42]"]);
+    let keep = &found.remedies.last().unwrap().text;
+    assert_eq!(keep, "log in again, and start bash[42] from there, and web[43] with it");
 }

@@ -140,9 +140,9 @@ impl Tree {
     pub(crate) fn remove(&self, path: &str) {
         let path = self.dir.path().join(path);
         if path.is_dir() {
-            fs::remove_dir_all(path).unwrap()
+            fs::remove_dir_all(path).unwrap();
         } else {
-            fs::remove_file(path).unwrap()
+            fs::remove_file(path).unwrap();
         }
     }
 

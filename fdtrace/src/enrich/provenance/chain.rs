@@ -116,14 +116,14 @@ fn member(
         let effective = u64::from_str_radix(field(&status, "CapEff:")?.trim(), 16).ok()?;
         if effective >> bit & 1 == 0 { Some(false) } else { is_initial }
     };
-    let start = Duration::from_nanos(stat.start_ticks.saturating_mul(nanos_of_tick()));
+    let since_boot = Duration::from_nanos(stat.start_ticks.saturating_mul(nanos_of_tick()));
     let ancestor = Ancestor {
-        id: ProcessId { pid, started: BootTime(start) },
+        id: ProcessId { pid, started: BootTime(since_boot) },
         role: role(pid.0, &comm, exe.as_deref(), cmdline.as_deref().unwrap_or_default()),
         comm: Comm::from_bytes(&comm),
         exe,
         cmdline,
-        started_at: booted.and_then(|booted| booted.checked_add(start)),
+        started_at: booted.and_then(|booted| booted.checked_add(since_boot)),
         uid: number(&status, "Uid:"),
         limits,
         unit: placement.unit.map(|name| Unit { manager: manager(&cgroup, &name), name }),

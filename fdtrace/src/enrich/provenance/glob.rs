@@ -27,8 +27,8 @@ pub(super) fn files(root: &Root, pattern: &Path) -> Vec<PathBuf> {
             let names = root.list(&dir).unwrap_or_default();
             // glob(3) leaves out hidden names unless the pattern starts with a dot.
             let visible = names.iter().filter(|name| part[0] == b'.' || name.as_bytes()[0] != b'.');
-            let named = visible.filter(|name| matches(part, name.as_bytes()));
-            matching.extend(named.map(|name| dir.join(name)));
+            let wanted = visible.filter(|name| matches(part, name.as_bytes()));
+            matching.extend(wanted.map(|name| dir.join(name)));
         }
         matching.truncate(MOST_FILES);
         found = matching;
@@ -77,16 +77,14 @@ fn class(pattern: &[u8], byte: u8) -> Option<usize> {
     let mut is_in = false;
     let mut rest = set;
     while let Some(first) = rest.first() {
-        match rest {
-            [low, b'-', high, ..] => {
-                is_in |= (*low..=*high).contains(&byte);
-                rest = &rest[3..];
-            }
-            _ => {
-                is_in |= *first == byte;
-                rest = &rest[1..];
-            }
-        }
+        let eaten = if let [low, b'-', high, ..] = rest {
+            is_in |= (*low..=*high).contains(&byte);
+            3
+        } else {
+            is_in |= *first == byte;
+            1
+        };
+        rest = &rest[eaten..];
     }
     (is_in != is_negated).then_some(end + 1)
 }

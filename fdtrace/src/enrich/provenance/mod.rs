@@ -68,6 +68,3 @@ fn nothing(what: String) -> Provenance {
         unknown: vec![what],
     }
 }
-
-#[cfg(test)]
-mod tests;

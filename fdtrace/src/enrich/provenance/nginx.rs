@@ -22,7 +22,7 @@ pub(super) fn master_title(process: &Ancestor) -> Option<String> {
 }
 
 /// The limit, or the file where it would be set.
-pub(super) fn limit(root: &Root, command: String, unknown: &mut Vec<String>) -> Found {
+pub(super) fn limit(root: &Root, command: &str, unknown: &mut Vec<String>) -> Found {
     if let Some((_, directives)) = command.split_once(" -g ")
         && let Some(value) = words(directives).into_iter().find_map(|words| value(&words))
     {
@@ -161,7 +161,7 @@ mod tests {
             fs::write(path, text).unwrap();
         }
         let root = Root::open(dir.path()).unwrap();
-        let found = limit(&root, command.to_owned(), &mut Vec::new()).map(|(value, place)| {
+        let found = limit(&root, command, &mut Vec::new()).map(|(value, place)| {
             let place = match place {
                 Place::File(file) => format!("{}:{}", file.path.display(), file.line.unwrap()),
                 Place::CommandLine => "given".into(),

@@ -76,10 +76,10 @@ fn files(root: &Root, unknown: &mut Vec<String>) -> Vec<PathBuf> {
     let dir = Path::new("/etc/security/limits.d");
     match root.list(dir) {
         Ok(names) => {
-            let named = names.iter().filter(|name| {
+            let wanted = names.iter().filter(|name| {
                 Path::new(name).extension().is_some_and(|extension| extension == "conf")
             });
-            files.extend(named.map(|name| dir.join(name)));
+            files.extend(wanted.map(|name| dir.join(name)));
         }
         Err(error) => unknown.push(error),
     }
@@ -120,10 +120,8 @@ impl Found {
             let line = line.split('#').next().unwrap_or(line);
             let words: Vec<&str> = line.split_ascii_whitespace().collect();
             match words[..] {
-                [domain, "-"] if !domain.starts_with('%') => {
-                    if domain != "*" && domain_of(domain, user).is_some() {
-                        return Read::Exempt;
-                    }
+                [domain, "-"] if domain != "*" && domain_of(domain, user).is_some() => {
+                    return Read::Exempt;
                 }
                 [domain, kind, item, value, ..] if item.eq_ignore_ascii_case("nofile") => {
                     let Some(domain) = domain_of(domain, user) else { continue };

@@ -58,7 +58,7 @@ pub(super) fn setting(
         Program::Nginx => {
             let is_master = |process: &&Ancestor| nginx::master_title(process).is_some();
             let master = Some(process).into_iter().chain(parent).find(is_master)?;
-            nginx::limit(root, nginx::master_title(master)?, unknown)?
+            nginx::limit(root, &nginx::master_title(master)?, unknown)?
         }
         Program::Redis => redis(root, arguments, cwd, unknown)?,
         Program::Haproxy => haproxy(root, arguments, cwd, unknown)?,
@@ -191,9 +191,8 @@ fn mysql(root: &Root, arguments: &[Vec<u8>], unknown: &mut Vec<String>) -> Found
                 files.push(file.trim().into());
             } else if line.starts_with('[') {
                 let section = line.trim_matches(['[', ']']);
-                is_server = ["mysqld", "server", "mariadb", "mariadbd", "mysqld_safe"]
-                    .iter()
-                    .any(|name| section == *name);
+                is_server =
+                    ["mysqld", "server", "mariadb", "mariadbd", "mysqld_safe"].contains(&section);
             } else if is_server
                 && let Some((key, value)) = line.split_once('=')
                 && key.trim().replace('_', "-") == "open-files-limit"

@@ -10,7 +10,7 @@ use super::{
     run_script, supervisord, systemd,
     users::{self, User},
 };
-use crate::model::{LoginLimits, Manager, Role, Runtime, Setting};
+use crate::model::{LoginLimits, Manager, Role, Runtime, Setting, Unit};
 
 /// What the search knows and has found.
 pub(super) struct Search<'a> {
@@ -20,11 +20,15 @@ pub(super) struct Search<'a> {
     pub(super) nr_open: Option<u64>,
 }
 
-/// The process that a login started, and the login's PAM service where it is known.
+/// Whether the process descends from a login that PAM gave limits to.
 #[derive(Clone, Debug, PartialEq, Eq)]
-struct Session {
-    first: usize,
-    uid: Option<u32>,
+enum Session {
+    /// From one: the process that it started, and whose login it was.
+    Of { first: usize, uid: Option<u32> },
+    /// From one to which PAM gives no limits.
+    WithoutLimits,
+    /// Nothing tells.
+    Unknown,
 }
 
 impl Search<'_> {
@@ -34,7 +38,7 @@ impl Search<'_> {
         runtime: &Runtime,
     ) -> (Vec<Vec<Setting>>, Option<LoginLimits>) {
         let session = self.session();
-        let mut login = self.login(session.as_ref());
+        let mut login = self.login(&session);
         let mut all = Vec::new();
         for at in 0..self.members.len() {
             let mut settings = Vec::new();
@@ -43,7 +47,7 @@ impl Search<'_> {
             }
             settings.extend(self.minfds(at));
             settings.extend(self.run_script(at));
-            if session.as_ref().is_some_and(|session| session.first == at) {
+            if matches!(session, Session::Of { first, .. } if first == at) {
                 settings.extend(login.take().map(|login| login.settings).unwrap_or_default());
             }
             settings.extend(self.container(at));
@@ -127,16 +131,20 @@ impl Search<'_> {
     }
 
     /// What PAM gives to a login of the user whose limit this is.
-    fn login(&mut self, session: Option<&Session>) -> Option<LoginLimits> {
+    fn login(&mut self, session: &Session) -> Option<LoginLimits> {
         let own = self.members.first()?;
-        if own.ancestor.container.is_some() {
+        if own.ancestor.container.is_some() || *session == Session::WithoutLimits {
             return None;
         }
         // The limit is a supervisor's, where there is one, and so is the user.
         let supervised =
             self.members.iter().find(|member| member.ancestor.role.restarts_children());
         let whose = supervised.unwrap_or(own);
-        let uid = session.and_then(|session| session.uid).or(whose.ancestor.uid)?;
+        let of_session = match session {
+            Session::Of { uid, .. } => *uid,
+            _ => None,
+        };
+        let uid = of_session.or(whose.ancestor.uid)?;
         let user = self.user(uid, whose.gid);
         let settings = pam::login_limits(self.host, &user, self.nr_open, &mut self.unknown);
         let is_in_service = whose
@@ -154,11 +162,12 @@ impl Search<'_> {
 
     /// The login that the process descends from, as the processes above it, its cgroup or the
     /// kernel's login uid tell.
-    fn session(&mut self) -> Option<Session> {
+    fn session(&mut self) -> Session {
         let members = self.members;
-        if members.first()?.ancestor.container.is_some() {
-            return None;
+        if members.first().is_none_or(|own| own.ancestor.container.is_some()) {
+            return Session::Unknown;
         }
+        let mut is_without = false;
         for at in 1..members.len() {
             if !is_login(&members[at]) {
                 continue;
@@ -167,41 +176,39 @@ impl Search<'_> {
             match pam::applies(self.host, service) {
                 Some(true) => {
                     let first = at - 1;
-                    return Some(Session { first, uid: members[first].ancestor.uid });
+                    return Session::Of { first, uid: members[first].ancestor.uid };
                 }
-                Some(false) => {}
-                None => {
-                    self.unknown.push(format!(
-                        "could not tell from /etc/pam.d/{service} whether logins get limits"
-                    ));
-                }
+                Some(false) => is_without = true,
+                None => self.unknown.push(format!(
+                    "could not tell from /etc/pam.d/{service} whether PAM gives limits to logins"
+                )),
             }
         }
-        let manager = members.iter().position(is_user_manager);
-        if let Some(first) = manager {
-            let applies = pam::applies(self.host, "systemd-user") == Some(true);
-            return applies.then_some(Session { first, uid: members[first].ancestor.uid });
+        if is_without {
+            return Session::WithoutLimits;
         }
-        let is_service =
-            |member: &Member| member.ancestor.unit.as_ref().is_some_and(|unit| unit.is_service());
-        let session_of = |member: &Member| {
-            let unit = member.ancestor.unit.as_ref()?;
-            unit.name.starts_with("session-").then(|| unit.name.clone())
+        if let Some(first) = members.iter().position(is_user_manager) {
+            let uid = members[first].ancestor.uid;
+            return self.of_services(&["systemd-user"], first, uid);
+        }
+        let Some((first, uid)) = by_cgroup(members).or_else(|| by_login_uid(members)) else {
+            return Session::Unknown;
         };
-        let from = members.iter().position(|member| session_of(member).is_some());
-        if let Some(from) = from {
-            let name = session_of(&members[from]);
-            let first = highest(members, from, |member| session_of(member) == name);
-            let uid = members[first].login_uid.or(members[from].ancestor.uid);
-            return Some(Session { first, uid });
+        // What opened it is not among the ancestors any more.
+        self.of_services(&["sshd", "login", "su", "sudo", "cron", "crond"], first, uid)
+    }
+
+    /// A session that one of several PAM services opened.
+    fn of_services(&self, services: &[&str], first: usize, uid: Option<u32>) -> Session {
+        let answers: Vec<_> =
+            services.iter().map(|service| pam::applies(self.host, service)).collect();
+        if answers.contains(&Some(true)) {
+            Session::Of { first, uid }
+        } else if answers.contains(&Some(false)) {
+            Session::WithoutLimits
+        } else {
+            Session::Unknown
         }
-        let from = members.iter().position(|member| member.login_uid.is_some())?;
-        let uid = members[from].login_uid;
-        if is_service(&members[from]) {
-            return None;
-        }
-        let first = highest(members, from, |member| member.login_uid == uid);
-        Some(Session { first, uid })
     }
 
     /// The root that a process sees; the host's where that cannot be opened and it has no other.
@@ -218,6 +225,29 @@ impl Search<'_> {
             }
         }
     }
+}
+
+/// The first process of a session of logind, and its user.
+fn by_cgroup(members: &[Member]) -> Option<(usize, Option<u32>)> {
+    let session_of = |member: &Member| {
+        let unit = member.ancestor.unit.as_ref()?;
+        unit.name.starts_with("session-").then(|| unit.name.clone())
+    };
+    let from = members.iter().position(|member| session_of(member).is_some())?;
+    let name = session_of(&members[from]);
+    let first = highest(members, from, |member| session_of(member) == name);
+    Some((first, members[first].login_uid.or(members[from].ancestor.uid)))
+}
+
+/// The first process with the login uid of the process, which only logins set; and services that
+/// open a session, whose units say so themselves.
+fn by_login_uid(members: &[Member]) -> Option<(usize, Option<u32>)> {
+    let from = members.iter().position(|member| member.login_uid.is_some())?;
+    let uid = members[from].login_uid;
+    if members[from].ancestor.unit.as_ref().is_some_and(Unit::is_service) {
+        return None;
+    }
+    Some((highest(members, from, |member| member.login_uid == uid), uid))
 }
 
 /// The PAM service of what opened a session.

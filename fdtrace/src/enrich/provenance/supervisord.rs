@@ -56,19 +56,17 @@ pub(super) fn minfds(
         let last = all.iter().rev().find(|option| {
             option.section == "supervisord" && option.key.eq_ignore_ascii_case("minfds")
         })?;
-        Some((last.value.to_owned(), file.at(last.line)))
+        Some((last.value.clone(), file.at(last.line)))
     });
     let Some((value, file)) = found else {
         return setting(DEFAULT, Place::BuiltIn(Some(section_line(main))));
     };
-    match value.parse() {
-        Ok(value) => setting(value, Place::File(file)),
-        Err(_) => {
-            let place = file.path.display();
-            unknown.push(format!("minfds in {place} is no number: {value:?}"));
-            None
-        }
+    if let Ok(value) = value.parse() {
+        return setting(value, Place::File(file));
     }
+    let place = file.path.display();
+    unknown.push(format!("minfds in {place} is no number: {value:?}"));
+    None
 }
 
 /// Where a line for `minfds` would go.
@@ -209,7 +207,10 @@ fn options(text: &str) -> Vec<IniOption> {
         }
         if text.starts_with([' ', '\t']) {
             if let Some(last) = found.last_mut().filter(|_| is_open) {
-                last.value = format!("{} {}", last.value, content.trim()).trim().to_owned();
+                if !last.value.is_empty() {
+                    last.value.push(' ');
+                }
+                last.value.push_str(content.trim());
             }
         } else if let Some(name) = content.trim().strip_prefix('[') {
             name.split(']').next().unwrap_or(name).clone_into(&mut section);

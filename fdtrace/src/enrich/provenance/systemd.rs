@@ -302,5 +302,4 @@ fn parse_limits(value: &str) -> Option<FdLimits> {
 }
 
 #[cfg(test)]
-#[path = "systemd_tests.rs"]
 mod tests;

@@ -29,8 +29,8 @@ pub(super) fn diagnose(
     }
     let is_decided =
         origin.explained.is_some_and(|setting| !matches!(setting.place, Place::BuiltIn(_)));
-    let mut remedies = remedy::now(facts, bite, None);
-    remedies.extend(remedy::for_good(facts, bite, origin.holder, None));
+    let mut remedies = remedy::now(facts, bite, origin.wanted(bite));
+    remedies.extend(remedy::for_good(facts, bite, origin.holder, origin.wanted(bite)));
     Some(Diagnosis {
         cause: Cause::HardLimitLow,
         certainty: if is_decided { Certainty::Certain } else { Certainty::Likely },

@@ -75,6 +75,12 @@ impl<'a> Origin<'a> {
         origin
     }
 
+    /// What a setting says that should be in force and is not.
+    pub(super) fn wanted(&self, bite: Bite) -> Option<u64> {
+        let values = self.contradicts.iter().filter_map(|setting| value(setting, bite.side()));
+        values.filter(|value| *value > bite.soft).max()
+    }
+
     /// Takes one setting into account, and says whether one further up can still matter.
     fn weigh(
         &mut self,

@@ -60,8 +60,8 @@ pub(super) fn diagnose(
     if provenance.runtime == Runtime::Unknown {
         unknown.push("what the program is made of: its executable could not be read".into());
     }
-    let mut remedies = remedy::now(facts, bite, None);
-    remedies.extend(remedy::for_good(facts, bite, origin.holder, None));
+    let mut remedies = remedy::now(facts, bite, origin.wanted(bite));
+    remedies.extend(remedy::for_good(facts, bite, origin.holder, origin.wanted(bite)));
     // That it could have more follows from its two limits alone.
     let certainty =
         if provenance.chain.is_empty() { Certainty::Likely } else { Certainty::Certain };

@@ -225,6 +225,31 @@ fn redis() {
     }
 }
 
+/// Whatever runs here: each is read and diagnosed, and what nobody may read is told.
+#[test]
+fn every_process_here() {
+    let mut times = Vec::new();
+    let pids = fs::read_dir("/proc")
+        .unwrap()
+        .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse::<u32>().ok());
+    for pid in pids {
+        let start = Instant::now();
+        let provenance = read(pid);
+        times.push(start.elapsed());
+        for failed in [Failed::Nothing, Failed::Descriptor, Failed::Handle] {
+            for found in limits(&provenance, failed) {
+                assert!(!found.why.is_empty());
+            }
+        }
+        if provenance.chain.is_empty() {
+            assert!(!provenance.unknown.is_empty(), "{pid}");
+        }
+    }
+    times.sort_unstable();
+    let (median, most) = (times[times.len() / 2], times[times.len() - 1]);
+    println!("    {} processes: median {median:?}, at most {most:?}", times.len());
+}
+
 /// All of it for this very process, and how long that takes.
 #[test]
 fn takes_milliseconds() {

@@ -12,6 +12,9 @@ pub enum Counter {
     RingFull = 2,
     /// The listener could not be read from kernel memory: counted without its listener.
     ListenerUnread = 3,
+    /// kprobe form: a call returned unseen, because more tasks were inside the function than the
+    /// kernel keeps return probes for (kernel/kprobes.c `maxactive`).
+    ReturnUnseen = 4,
 }
 
 /// What a [`Counter`] takes away from the figures.
@@ -19,6 +22,8 @@ pub enum Counter {
 pub enum Lost {
     /// Failures that no total contains.
     Failures,
+    /// Calls that may have failed unseen.
+    Calls,
     /// Notices; every total is still right.
     Notices,
     /// The listener of failures that the totals do contain.
@@ -27,11 +32,16 @@ pub enum Lost {
 
 impl Counter {
     /// How many there are.
-    pub const COUNT: u32 = 4;
+    pub const COUNT: u32 = 5;
 
     /// Every counter, in the order of the wire.
-    pub const ALL: [Self; Self::COUNT as usize] =
-        [Self::KeysFull, Self::KeyRefused, Self::RingFull, Self::ListenerUnread];
+    pub const ALL: [Self; Self::COUNT as usize] = [
+        Self::KeysFull,
+        Self::KeyRefused,
+        Self::RingFull,
+        Self::ListenerUnread,
+        Self::ReturnUnseen,
+    ];
 
     /// The name outputs give to it.
     #[must_use]
@@ -41,6 +51,7 @@ impl Counter {
             Self::KeyRefused => "key_refused",
             Self::RingFull => "ring_full",
             Self::ListenerUnread => "listener_unread",
+            Self::ReturnUnseen => "return_unseen",
         }
     }
 
@@ -51,6 +62,7 @@ impl Counter {
             Self::KeysFull | Self::KeyRefused => Lost::Failures,
             Self::RingFull => Lost::Notices,
             Self::ListenerUnread => Lost::Attribution,
+            Self::ReturnUnseen => Lost::Calls,
         }
     }
 }

@@ -30,9 +30,19 @@ pub enum Door {
     Syn = 6,
     /// The ACK that would have completed a handshake. No process is current.
     Ack = 7,
+    /// An accept of io_uring.
+    IoUringAccept = 8,
+    /// An accept of io_uring into its table of direct descriptors.
+    IoUringAcceptDirect = 9,
+    /// Another operation of io_uring.
+    IoUring = 10,
+    /// A call that is not in [`FD_CALLS`](crate::FD_CALLS). Those that are have numbers from
+    /// [`FdCall::FIRST_DOOR`](crate::FdCall::FIRST_DOOR) on.
+    Other = 11,
 }
 
-/// In the place of an errno: why a segment was refused. Above every errno (`MAX_ERRNO` is 4095).
+/// In the place of an errno: what it does not tell, as why a segment was refused. Above every errno
+/// (`MAX_ERRNO` is 4095).
 #[repr(u16)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Refusal {
@@ -44,6 +54,10 @@ pub enum Refusal {
     SynCookieSent = 0x8003,
     /// Both queues were full: the kernel counts a cookie, then refuses for the accept queue.
     BothQueuesFull = 0x8004,
+    /// EMFILE, and the limit is that of the user's inotify instances.
+    InotifyInstances = 0x8005,
+    /// ENFILE, and the limit is that of the user's pipe pages.
+    PipePages = 0x8006,
 }
 
 /// What the file descriptor given to accept is.
@@ -76,6 +90,8 @@ pub mod valid {
     pub const PATH: u32 = 1 << 4;
     /// `v6only`.
     pub const V6ONLY: u32 = 1 << 5;
+    /// `limit`.
+    pub const LIMIT: u32 = 1 << 6;
 }
 
 /// What failures are counted by. Two failures with the same key are one line of the totals.
@@ -94,7 +110,7 @@ pub struct FailureKey {
     pub tgid: u32,
     /// Positive errno, or a [`Refusal`].
     pub errno: u16,
-    /// A [`Door`].
+    /// A [`Door`], or that of an [`FdCall`](crate::FdCall).
     pub door: u8,
     /// A [`FdKind`].
     pub fd_kind: u8,
@@ -156,6 +172,8 @@ pub struct FailureRecord {
     pub hard_limit: u64,
     /// cgroup v2 id of the task.
     pub cgroup_id: u64,
+    /// The limit the call met, where it can be another than the soft limit of now.
+    pub limit: u64,
     /// [`RECORD_FAILURE`], or 0: not filled.
     pub kind: u32,
     /// Where the key is counted.

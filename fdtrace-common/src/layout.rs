@@ -21,9 +21,9 @@ const _: () = {
     assert!(offset_of!(ListenerFacts, state) == 36);
     assert!(offset_of!(ListenerFacts, path) == 40);
 
-    assert!(size_of::<FailureRecord>() == 24 + 4 * 8 + 4 * 4 + 16 + 148 + 4);
+    assert!(size_of::<FailureRecord>() == 24 + 5 * 8 + 4 * 4 + 16 + 148 + 4);
     assert!(align_of::<FailureRecord>() == 8);
-    assert!(offset_of!(FailureRecord, kind) == 56);
-    assert!(offset_of!(FailureRecord, comm) == 72);
-    assert!(offset_of!(FailureRecord, listener) == 88);
+    assert!(offset_of!(FailureRecord, kind) == 64);
+    assert!(offset_of!(FailureRecord, comm) == 80);
+    assert!(offset_of!(FailureRecord, listener) == 96);
 };

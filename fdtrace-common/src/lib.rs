@@ -6,37 +6,25 @@
 //! must be representable. `layout` proves sizes and offsets at compile time, for both targets.
 #![no_std]
 
+mod calls;
 mod counter;
 mod failure;
+mod host;
 mod layout;
 mod offsets;
 
+pub use calls::{CALL_NUMBERS, Doors, FD_CALLS, FD_CALLS_THAT_FAIL, FdCall, Numbers};
 pub use counter::{Counter, Lost};
 pub use failure::{
     COMM_LEN, Door, FailureCell, FailureKey, FailureRecord, FdKind, ListenerFacts, Peers,
     RECORD_FAILURE, RECORD_LISTEN, Refusal, SUN_PATH_LEN, valid,
 };
+pub use host::Host;
 pub use offsets::{ABSENT, Offsets};
 
-/// Names of programs, maps and globals: the loader finds them in the object by these.
-///
-/// A test of the loader holds them against the compiled object. The kernel keeps 15 bytes of a
-/// program's name.
+/// Names of maps and globals: the loader finds them in the object by these. (Programs are named
+/// where the loader says what each is for.) A test of the loader holds them against the object.
 pub mod names {
-    /// Program on `syscalls:sys_exit_accept`.
-    pub const ACCEPT_EXIT_TP: &str = "accept_exit_tp";
-    /// Program on `syscalls:sys_exit_accept4`.
-    pub const ACCEPT4_EXIT_TP: &str = "accept4_exit_tp";
-    /// Program on `syscalls:sys_exit_socket`.
-    pub const SOCKET_EXIT_TP: &str = "socket_exit_tp";
-    /// Program on `syscalls:sys_exit_socketpair`.
-    pub const PAIR_EXIT_TP: &str = "pair_exit_tp";
-
-    /// Program on `syscalls:sys_exit_listen`.
-    pub const LISTEN_EXIT_TP: &str = "listen_exit_tp";
-    /// Program on `cgroup_skb/ingress`.
-    pub const REFUSED_CG: &str = "refused_cg";
-
     /// Hash: [`FailureKey`](crate::FailureKey) to slot number.
     pub const SLOTS: &str = "SLOTS";
     /// Queue of slot numbers nobody uses.
@@ -52,17 +40,28 @@ pub mod names {
     /// Ring buffer of [`FailureRecord`](crate::FailureRecord)s.
     pub const RECORDS: &str = "RECORDS";
 
+    /// Array: whether the packet program counts SYNs, and final ACKs.
+    pub const PACKETS: &str = "PACKETS";
+    /// Hash: arguments of a function whose return is awaited (kprobe form).
+    pub const CALLS: &str = "CALLS";
+
     /// Global: [`Offsets`](crate::Offsets).
     pub const OFFSETS: &str = "OFFSETS";
     /// Global: number of slots, a `u32`.
     pub const SLOT_COUNT: &str = "SLOT_COUNT";
     /// Global: the least time between two records of one key on one CPU, in ns, a `u64`.
     pub const RECORD_INTERVAL_NS: &str = "RECORD_INTERVAL_NS";
+    /// Global: [`Host`](crate::Host).
+    pub const HOST: &str = "HOST";
+    /// Global: [`Doors`](crate::Doors) by the number of a system call.
+    pub const DOORS: &str = "DOORS";
+    /// Global: the same of 32-bit callers.
+    pub const COMPAT_DOORS: &str = "COMPAT_DOORS";
 }
 
-/// Contexts that can interrupt each other on one CPU: a task, and the softirq that receives packets.
-/// What both write is kept apart.
-pub const CONTEXTS: u32 = 2;
+/// Contexts that can interrupt each other on one CPU: see the programs' `Context`. What they write is
+/// kept apart.
+pub const CONTEXTS: u32 = 11;
 
 /// Default of [`names::SLOT_COUNT`]: how many keys can be counted at once.
 pub const DEFAULT_SLOTS: u32 = 4096;

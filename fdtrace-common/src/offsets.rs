@@ -78,14 +78,54 @@ offsets! {
     unix_address_name: "unix_address.name",
     /// The first subflow of an MPTCP socket: the one that listens.
     mptcp_first: "mptcp_sock.first",
-    /// First argument of a system call, x86-64.
+    /// First argument of a function or system call, x86-64.
     regs_x86_di: "pt_regs.di",
     /// First argument of a system call, arm64: `regs[0]` is the result by then.
     regs_arm64_orig_x0: "pt_regs.orig_x0",
-    /// Second argument of a system call, x86-64.
+    /// Second argument, x86-64.
     regs_x86_si: "pt_regs.si",
-    /// Second argument of a system call, arm64: element 1.
+    /// Third argument of a function, x86-64.
+    regs_x86_dx: "pt_regs.dx",
+    /// Fourth argument of a function, x86-64.
+    regs_x86_cx: "pt_regs.cx",
+    /// First argument of a 32-bit system call, x86-64.
+    regs_x86_bx: "pt_regs.bx",
+    /// Second argument of a 32-bit system call is `cx` too. Result of a function, x86-64.
+    regs_x86_ax: "pt_regs.ax",
+    /// Number of the system call, x86-64.
+    regs_x86_orig_ax: "pt_regs.orig_ax",
+    /// Arguments and result, arm64: an array.
     regs_arm64_regs: "pt_regs.regs",
+    /// Number of the system call, arm64.
+    regs_arm64_syscallno: "pt_regs.syscallno",
+    /// Its size: user registers stand at the end of the kernel stack.
+    regs_size: "pt_regs:size",
+    task_stack: "task_struct.stack",
+    task_flags: "task_struct.flags",
+    /// Whether a system call is a 32-bit one, x86-64.
+    task_thread_status: "task_struct.thread_info.status",
+    task_thread_pid: "task_struct.thread_pid",
+    pid_level: "pid.level",
+    pid_numbers: "pid.numbers",
+    upid_size: "upid:size",
+    upid_ns: "upid.ns",
+    pid_ns_inum: "pid_namespace.ns.inum",
+    io_kiocb_file: "io_kiocb.file",
+    io_kiocb_opcode: "io_kiocb.opcode",
+    /// Where a request has no file of its own field, its command starts with it.
+    io_accept_file_slot: "io_accept.file_slot",
+    /// RLIMIT_NOFILE as it was when the accept was submitted.
+    io_accept_nofile: "io_accept.nofile",
+    io_kiocb_result: "io_kiocb.cqe.res",
+    /// The same before 5.19.
+    io_kiocb_result_old: "io_kiocb.result",
+    io_uring_cqe_res: "io_uring_cqe.res",
+    skb_head: "sk_buff.head",
+    skb_network_header: "sk_buff.network_header",
+    skb_transport_header: "sk_buff.transport_header",
+    skb_protocol: "sk_buff.protocol",
+    skb_cb: "sk_buff.cb",
+    tcp_cb_tw_isn: "tcp_skb_cb.tcp_tw_isn",
     /// Inode number of a socket without going through its file; since 6.18.
     sock_ino: "sock.sk_ino",
     sock_socket: "sock.sk_socket",

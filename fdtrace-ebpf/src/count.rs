@@ -1,63 +1,91 @@
 //! Counting a failure, exactly, and telling the loader to look.
 
+use core::ffi::c_void;
+
 use aya_ebpf::{
     EbpfContext,
     bindings::BPF_NOEXIST,
-    helpers::{bpf_get_smp_processor_id, bpf_ktime_get_boot_ns},
+    helpers::{bpf_get_current_cgroup_id, bpf_get_smp_processor_id, bpf_ktime_get_boot_ns},
 };
 use aya_log_ebpf::warn;
 use fdtrace_common::{
-    COMM_LEN, CONTEXTS, Counter, FailureKey, FailureRecord, ListenerFacts, RECORD_FAILURE,
-    SUN_PATH_LEN,
+    COMM_LEN, CONTEXTS, Counter, FailureKey, FailureRecord, FdKind, ListenerFacts, RECORD_FAILURE,
+    SUN_PATH_LEN, valid,
 };
 
-use crate::maps::{
-    CELLS, COUNTERS, FIRST_RECORDS, FREE_SLOTS, RECORD_INTERVAL_NS, RECORDS, SCRATCH, SLOT_COUNT,
-    SLOTS,
+use crate::{
+    listener,
+    maps::{
+        CELLS, COUNTERS, FIRST_RECORDS, FREE_SLOTS, RECORD_INTERVAL_NS, RECORDS, SCRATCH,
+        SLOT_COUNT, SLOTS,
+    },
+    task::Task,
 };
 
-/// What a record describes.
-pub(crate) trait Subject: Copy {
-    /// Where its programs run. A softirq can interrupt a task's program on the same CPU, so what
-    /// both write without atomics is kept apart.
-    const CONTEXT: Context;
-
-    /// Fills everything but the key, the time, the slot and the kind; returns the bits of `valid`.
-    fn fill(self, record: &mut FailureRecord) -> u32;
+/// What a failure is about: all that a record says beyond its key.
+///
+/// Plain fields, for rustc describes an enum that carries data in a way that the kernel's BTF check
+/// refuses, and functions that are not inlined have their types checked.
+#[derive(Clone, Copy)]
+pub(crate) struct About {
+    pub(crate) context: Context,
+    /// The file that a call of the current task was made on; or, where `is_segment`, the socket
+    /// that refused a segment, which is nobody's call.
+    pub(crate) place: *const c_void,
+    pub(crate) is_segment: bool,
+    /// What the file is.
+    pub(crate) kind: FdKind,
+    /// The limit it met, where that can be another than the soft limit.
+    pub(crate) has_limit: bool,
+    pub(crate) limit: u64,
+    /// listen(2)'s argument.
+    pub(crate) requested_backlog: u32,
 }
 
-/// A context of programs.
+/// A context of programs. What two of them write without atomics is kept apart, for one can
+/// interrupt the other on the same CPU.
+///
+/// Programs of tracepoints and kprobes run with preemption off, one at a time on a CPU
+/// (kernel/trace/bpf_trace.c trace_call_bpf, v6.18), so they share one context; so do those that
+/// see packets, in softirq. A program at the exit of a function can be preempted: the same one is
+/// not run again on that CPU meanwhile (kernel/bpf/trampoline.c `prog->active`), another one is.
 #[derive(Clone, Copy)]
 #[repr(u32)]
 pub(crate) enum Context {
     Task = 0,
     SoftIrq = 1,
+    AcceptExit = 2,
+    SocketExit = 3,
+    PairExit = 4,
+    ListenExit = 5,
+    IoUring = 6,
+    AllocatorExit = 7,
+    FileExit = 8,
+    InotifyExit = 9,
+    PipeExit = 10,
 }
+
+const _: () = assert!(Context::PipeExit as u32 + 1 == CONTEXTS);
 
 /// Counts one failure, and writes a record of it where one is due. Returns its slot, if it was
 /// counted.
 #[inline(always)]
-pub(crate) fn failure<C: EbpfContext, S: Subject>(
-    ctx: &C,
-    key: &FailureKey,
-    subject: S,
-) -> Option<u32> {
+pub(crate) fn failure<C: EbpfContext>(ctx: &C, key: &FailureKey, about: &About) -> Option<u32> {
     // SAFETY: the value is a number, written once by whoever inserted the key.
     let slot = match unsafe { SLOTS.get(key) } {
         Some(slot) => *slot,
-        None => new_slot(ctx, key, subject)?,
+        None => u32::try_from(new_slot(ctx.as_ptr(), key, about)).ok()?,
     };
     // SAFETY: the helper takes nothing.
     let cpu = unsafe { bpf_get_smp_processor_id() };
     let Some(cell) = CELLS.get_ptr_mut(cpu * SLOT_COUNT.load() + slot) else {
-        count(S::CONTEXT, Counter::KeyRefused);
+        count(about.context, Counter::KeyRefused);
         return None;
     };
     // SAFETY: takes nothing.
     let now = unsafe { bpf_ktime_get_boot_ns() };
     // SAFETY: the map's own memory. No other CPU writes this cell, and on this CPU nothing else
-    // does meanwhile: tracepoint programs run with preemption off, packet programs in softirq, and
-    // the key says which of the two it is.
+    // does meanwhile: the key belongs to one context.
     let due = unsafe {
         (*cell).count += 1;
         (*cell).last_ns = now;
@@ -68,63 +96,75 @@ pub(crate) fn failure<C: EbpfContext, S: Subject>(
         due
     };
     if due {
-        emit(key, slot, RECORD_FAILURE, subject);
+        emit(key, slot, RECORD_FAILURE, about);
     }
     Some(slot)
 }
 
-/// Gives a new key a slot. `None`: the failure is not counted, and that is counted.
-#[inline(always)]
-fn new_slot<C: EbpfContext, S: Subject>(ctx: &C, key: &FailureKey, subject: S) -> Option<u32> {
+/// A context whose type does not matter.
+struct AnyContext(*mut c_void);
+
+impl EbpfContext for AnyContext {
+    fn as_ptr(&self) -> *mut c_void {
+        self.0
+    }
+}
+
+/// Gives a new key a slot. Negative: the failure is not counted, and that is counted.
+///
+/// Not inlined, nor is what follows: it is rare, and one copy serves every program.
+#[inline(never)]
+fn new_slot(ctx: *mut c_void, key: &FailureKey, about: &About) -> i64 {
+    let ctx = AnyContext(ctx);
     let Ok(Some(slot)) = FREE_SLOTS.pop() else {
-        if count(S::CONTEXT, Counter::KeysFull) {
-            warn!(ctx, "no slot is free for another key: failures of new keys are not counted");
+        if count(about.context, Counter::KeysFull) {
+            warn!(&ctx, "no slot is free for another key: failures of new keys are not counted");
         }
-        return None;
+        return -1;
     };
     // The record is written before the key can be found, and marked whole after.
     if let Some(record) = FIRST_RECORDS.get_ptr_mut(slot) {
         // SAFETY: the slot is ours alone until its key is inserted.
-        fill(unsafe { &mut *record }, key, slot, subject);
+        fill(unsafe { &mut *record }, key, slot, about);
     }
     if SLOTS.insert(key, slot, u64::from(BPF_NOEXIST)).is_ok() {
         if let Some(record) = FIRST_RECORDS.get_ptr_mut(slot) {
             // SAFETY: whoever reads it looks at `kind` first.
             unsafe { (&raw mut (*record).kind).write_volatile(RECORD_FAILURE) };
         }
-        return Some(slot);
+        return slot.into();
     }
     // Another CPU met the same key first, or the kernel refuses.
     // It came out of the queue, so there is room for it.
     let _ = FREE_SLOTS.push(slot, 0);
     // SAFETY: as in `failure`.
     if let Some(slot) = unsafe { SLOTS.get(key) } {
-        return Some(*slot);
+        return (*slot).into();
     }
-    if count(S::CONTEXT, Counter::KeyRefused) {
-        warn!(ctx, "the kernel refused to store a key: its failures are not counted");
+    if count(about.context, Counter::KeyRefused) {
+        warn!(&ctx, "the kernel refused to store a key: its failures are not counted");
     }
-    None
+    -1
 }
 
 /// Writes a record to the ring buffer.
-#[inline(always)]
-pub(crate) fn emit<S: Subject>(key: &FailureKey, slot: u32, kind: u32, subject: S) {
-    let Some(record) = SCRATCH.get_ptr_mut(S::CONTEXT as u32) else {
-        count(S::CONTEXT, Counter::RingFull);
+#[inline(never)]
+pub(crate) fn emit(key: &FailureKey, slot: u32, kind: u32, about: &About) {
+    let Some(record) = SCRATCH.get_ptr_mut(about.context as u32) else {
+        count(about.context, Counter::RingFull);
         return;
     };
     // SAFETY: a per-CPU element of this context, and nothing else in it runs on this CPU meanwhile.
     let record = unsafe { &mut *record };
-    fill(record, key, slot, subject);
+    fill(record, key, slot, about);
     record.kind = kind;
     if RECORDS.output::<FailureRecord>(&*record, 0).is_err() {
-        count(S::CONTEXT, Counter::RingFull);
+        count(about.context, Counter::RingFull);
     }
 }
 
-#[inline(always)]
-fn fill<S: Subject>(record: &mut FailureRecord, key: &FailureKey, slot: u32, subject: S) {
+#[inline(never)]
+fn fill(record: &mut FailureRecord, key: &FailureKey, slot: u32, about: &About) {
     record.key = *key;
     // SAFETY: takes nothing.
     record.boot_ns = unsafe { bpf_ktime_get_boot_ns() };
@@ -133,9 +173,10 @@ fn fill<S: Subject>(record: &mut FailureRecord, key: &FailureKey, slot: u32, sub
     record.soft_limit = 0;
     record.hard_limit = 0;
     record.cgroup_id = 0;
+    record.limit = 0;
     record.tid = 0;
     record.comm = [0; COMM_LEN];
-    record.requested_backlog = 0;
+    record.requested_backlog = about.requested_backlog;
     record.listener = ListenerFacts {
         address: [0; 16],
         netns: 0,
@@ -150,7 +191,39 @@ fn fill<S: Subject>(record: &mut FailureRecord, key: &FailureKey, slot: u32, sub
         reserved: [0; 2],
         path: [0; SUN_PATH_LEN],
     };
-    record.valid = subject.fill(record);
+    let mut known = 0;
+    if about.has_limit {
+        record.limit = about.limit;
+        known |= valid::LIMIT;
+    }
+    let listener = if about.is_segment {
+        listener::describe(about.place, &mut record.listener)
+    } else {
+        known |= fill_task(record);
+        listener::describe_file(about.place, about.kind, &mut record.listener)
+    };
+    match listener {
+        Ok(listener) => known |= listener,
+        Err(_) => {
+            count(about.context, Counter::ListenerUnread);
+        }
+    }
+    record.valid = known;
+}
+
+/// What is known of the current task; returns which fields are, as bits of [`valid`].
+#[inline(always)]
+fn fill_task(record: &mut FailureRecord) -> u32 {
+    let task = Task::current();
+    let (tid, _) = task.pid_tgid();
+    record.tid = tid;
+    record.comm = task.comm();
+    // SAFETY: the helper takes nothing.
+    record.cgroup_id = unsafe { bpf_get_current_cgroup_id() };
+    let Some((soft, hard)) = task.fd_limits() else { return 0 };
+    record.soft_limit = soft;
+    record.hard_limit = hard;
+    valid::LIMITS
 }
 
 /// Adds one to this CPU's counter. True the first time on this CPU.

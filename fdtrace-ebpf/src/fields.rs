@@ -5,7 +5,7 @@ use core::ffi::c_void;
 use aya_ebpf::helpers::bpf_probe_read_kernel;
 use fdtrace_common::ABSENT;
 
-use crate::maps::OFFSETS;
+use crate::maps::{HOST, OFFSETS};
 
 /// The value of an offset, a constant to the verifier.
 macro_rules! offset {
@@ -13,7 +13,13 @@ macro_rules! offset {
         $crate::fields::constant(core::mem::offset_of!(fdtrace_common::Offsets, $field))
     };
 }
-pub(crate) use offset;
+/// A fact about the host, the same.
+macro_rules! host {
+    ($field:ident: $type:ty) => {
+        $crate::fields::fact::<$type>(core::mem::offset_of!(fdtrace_common::Host, $field))
+    };
+}
+pub(crate) use {host, offset};
 
 /// One number of the offsets. Reading just that one keeps the others off the stack.
 #[inline(always)]
@@ -22,6 +28,65 @@ pub(crate) fn constant(byte: usize) -> u32 {
     // SAFETY: `byte` is the place of a field. The global is initialised and never written after
     // load; a volatile read keeps the compiler from using the value it had at build time.
     unsafe { core::ptr::read_volatile(offsets.byte_add(byte)) }
+}
+
+/// One fact of [`fdtrace_common::Host`], of the type it has there.
+#[inline(always)]
+pub(crate) fn fact<T: Copy>(byte: usize) -> T {
+    // SAFETY: as above.
+    unsafe { core::ptr::read_volatile((&raw const HOST).byte_add(byte).cast::<T>()) }
+}
+
+/// How fields are reached from a pointer.
+pub(crate) trait Access: Copy {
+    /// Reads a field; 0 where the address is bad.
+    ///
+    /// # Safety
+    /// All zero must be a `T`, and `T` no wider than the field. `base` must be a pointer that this
+    /// access is for.
+    unsafe fn get<T: Copy>(base: *const c_void, offset: u32) -> T;
+}
+
+/// Through a pointer whose type the verifier knows, unmodified.
+#[derive(Clone, Copy)]
+pub(crate) struct Typed;
+
+/// Through an address the verifier knows nothing about.
+#[derive(Clone, Copy)]
+pub(crate) struct Untyped;
+
+/// Whatever this kernel has for the current task.
+#[derive(Clone, Copy)]
+pub(crate) struct OfTask;
+
+impl Access for Typed {
+    #[inline(always)]
+    unsafe fn get<T: Copy>(base: *const c_void, offset: u32) -> T {
+        // SAFETY: the caller's word.
+        unsafe { load(base, offset) }
+    }
+}
+
+impl Access for Untyped {
+    #[inline(always)]
+    unsafe fn get<T: Copy>(base: *const c_void, offset: u32) -> T {
+        // SAFETY: the caller's word: all zero is a `T`.
+        read(base, offset).unwrap_or_else(|_| unsafe { core::mem::zeroed() })
+    }
+}
+
+impl Access for OfTask {
+    #[inline(always)]
+    unsafe fn get<T: Copy>(base: *const c_void, offset: u32) -> T {
+        // SAFETY: the caller's word; the pointer is typed where the helper that gave it is.
+        unsafe {
+            if host!(has_typed_task: u32) == 0 {
+                Untyped::get(base, offset)
+            } else {
+                Typed::get(base, offset)
+            }
+        }
+    }
 }
 
 /// Loads a field through a pointer whose type the verifier knows.

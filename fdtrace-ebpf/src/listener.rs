@@ -20,13 +20,14 @@ const IPPROTO_MPTCP: u16 = 262;
 /// The file accept was called on, as far as every failure needs it: enough to tell two apart.
 #[derive(Clone, Copy)]
 pub(crate) struct ListenerFile {
-    file: *const c_void,
+    pub(crate) file: *const c_void,
     pub(crate) kind: FdKind,
     pub(crate) inode: u64,
 }
 
 impl ListenerFile {
     pub(crate) const NONE: Self = Self { file: core::ptr::null(), kind: FdKind::None, inode: 0 };
+    pub(crate) const UNREAD: Self = Self { kind: FdKind::Unread, ..Self::NONE };
 
     /// The file behind the descriptor that the system call was given first.
     #[inline(always)]
@@ -37,28 +38,37 @@ impl ListenerFile {
     }
 
     #[inline(always)]
-    fn of_fd(task: Task, fd: u32) -> Self {
-        let unread = Self { kind: FdKind::Unread, ..Self::NONE };
-        let Ok(file) = task.file(fd) else { return unread };
-        if file.is_null() {
-            return Self { kind: FdKind::NotOpen, ..Self::NONE };
+    pub(crate) fn of_fd(task: Task, fd: u32) -> Self {
+        match task.file(fd) {
+            Ok(file) if file.is_null() => Self { kind: FdKind::NotOpen, ..Self::NONE },
+            Ok(file) => Self::of_file(file),
+            Err(_) => Self::UNREAD,
         }
+    }
+
+    #[inline(always)]
+    pub(crate) fn of_file(file: *const c_void) -> Self {
+        let unread = Self::UNREAD;
         let Ok(inode) = read::<*const c_void>(file, offset!(file_inode)) else { return unread };
         let Ok(mode) = read::<u16>(inode, offset!(inode_mode)) else { return unread };
         let Ok(number) = read::<u64>(inode, offset!(inode_ino)) else { return unread };
         let kind = if mode & S_IFMT == S_IFSOCK { FdKind::Socket } else { FdKind::NotSocket };
         Self { file, kind, inode: number }
     }
+}
 
-    /// Fills what is known of the socket; returns which fields are, as bits of [`valid`].
-    #[inline(always)]
-    pub(crate) fn describe(self, facts: &mut ListenerFacts) -> Result<u32, i32> {
-        if self.kind as u8 != FdKind::Socket as u8 {
-            return Ok(0);
-        }
-        let socket = read::<*const c_void>(self.file, offset!(file_private_data))?;
-        describe(read(socket, offset!(socket_sk))?, facts)
+/// Fills what is known of the socket behind a file; returns which fields are, as bits of [`valid`].
+#[inline(always)]
+pub(crate) fn describe_file(
+    file: *const c_void,
+    kind: FdKind,
+    facts: &mut ListenerFacts,
+) -> Result<u32, i32> {
+    if kind as u8 != FdKind::Socket as u8 {
+        return Ok(0);
     }
+    let socket = read::<*const c_void>(file, offset!(file_private_data))?;
+    describe(read(socket, offset!(socket_sk))?, facts)
 }
 
 /// Fills what is known of a socket; returns which fields are, as bits of [`valid`].

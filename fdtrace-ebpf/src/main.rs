@@ -10,6 +10,7 @@
 
 mod count;
 mod fields;
+mod kprobe;
 mod listener;
 mod maps;
 mod probe;

@@ -10,11 +10,11 @@ use aya_ebpf::{
     Global,
     bindings::BPF_F_MMAPABLE,
     macros::map,
-    maps::{Array, HashMap, PerCpuArray, Queue, RingBuf},
+    maps::{Array, HashMap, LruHashMap, PerCpuArray, Queue, RingBuf},
 };
 use fdtrace_common::{
-    CONTEXTS, Counter, DEFAULT_RECORD_INTERVAL_NS, DEFAULT_RING_BYTES, DEFAULT_SLOTS, FailureCell,
-    FailureKey, FailureRecord, Offsets, Peers,
+    CALL_NUMBERS, CONTEXTS, Counter, DEFAULT_RECORD_INTERVAL_NS, DEFAULT_RING_BYTES, DEFAULT_SLOTS,
+    Doors, FailureCell, FailureKey, FailureRecord, Host, Offsets, Peers,
 };
 
 /// Which slot counts a key. As many entries as slots.
@@ -52,6 +52,27 @@ pub(crate) static RECORDS: RingBuf = RingBuf::with_byte_size(DEFAULT_RING_BYTES,
 #[map]
 pub(crate) static SCRATCH: PerCpuArray<FailureRecord> = PerCpuArray::with_max_entries(CONTEXTS, 0);
 
+/// Arguments of a function that a task is in, for the probe at its return: by [`Function`] and
+/// thread. The loader gives it room where the kprobe form is used.
+///
+/// [`Function`]: crate::kprobe::Function
+#[map]
+pub(crate) static CALLS: HashMap<u64, [u64; 2]> = HashMap::with_max_entries(1, 0);
+
+/// Failures that an inner function has counted, for the outer one: the door by thread. Only the
+/// moment between the two matters, so the oldest may be forgotten.
+#[map]
+pub(crate) static COUNTED: LruHashMap<u32, u8> = LruHashMap::with_max_entries(1024, 0);
+
+/// Threads inside an accept of io_uring: what fails in there is counted as that.
+#[map]
+pub(crate) static ACCEPTING: HashMap<u32, u8> = HashMap::with_max_entries(4096, 0);
+
+/// What the packet program counts: SYNs, final ACKs; the others are seen elsewhere. A map, for it is
+/// known only when the other programs are attached.
+#[map]
+pub(crate) static PACKETS: Array<u32> = Array::with_max_entries(2, 0);
+
 #[unsafe(no_mangle)]
 pub(crate) static OFFSETS: Global<Offsets> = Global::new(Offsets::NONE);
 
@@ -60,3 +81,19 @@ pub(crate) static SLOT_COUNT: Global<u32> = Global::new(DEFAULT_SLOTS);
 
 #[unsafe(no_mangle)]
 pub(crate) static RECORD_INTERVAL_NS: Global<u64> = Global::new(DEFAULT_RECORD_INTERVAL_NS);
+
+#[unsafe(no_mangle)]
+pub(crate) static HOST: Global<Host> = Global::new(Host {
+    has_typed_task: 0,
+    has_task_regs: 0,
+    stack_size: 0,
+    uring_complete_arguments: 0,
+    allocator_takes_table: 0,
+    pid_ns_inum: 0,
+});
+
+#[unsafe(no_mangle)]
+pub(crate) static DOORS: Global<Doors> = Global::new([0; CALL_NUMBERS]);
+
+#[unsafe(no_mangle)]
+pub(crate) static COMPAT_DOORS: Global<Doors> = Global::new([0; CALL_NUMBERS]);

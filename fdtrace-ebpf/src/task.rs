@@ -1,16 +1,25 @@
-//! Who is calling.
+//! Who is calling, and by which system call.
 
 use core::ffi::c_void;
 
-use aya_ebpf::helpers::{bpf_get_current_pid_tgid, bpf_get_current_task_btf, bpf_task_pt_regs};
-use fdtrace_common::{ABSENT, COMM_LEN};
+use aya_ebpf::helpers::{
+    bpf_get_current_pid_tgid, bpf_get_current_task, bpf_get_current_task_btf, bpf_task_pt_regs,
+};
+use fdtrace_common::{ABSENT, CALL_NUMBERS, COMM_LEN, Door, Doors};
 
-use crate::fields::{load, offset};
+use crate::{
+    fields::{Access, OfTask, host, offset, read},
+    maps::{COMPAT_DOORS, DOORS},
+};
 
 /// `RLIMIT_NOFILE`, include/uapi/asm-generic/resource.h. (alpha, mips and sparc have another.)
 const RLIMIT_NOFILE: u32 = 7;
 /// `sizeof(struct rlimit)`: two unsigned longs.
 const RLIMIT_SIZE: u32 = 16;
+/// `PF_IO_WORKER`, include/linux/sched.h, since 5.12.
+const PF_IO_WORKER: u32 = 0x10;
+/// `TS_COMPAT`, arch/x86/include/asm/thread_info.h.
+const TS_COMPAT: u32 = 2;
 
 /// The current task.
 #[derive(Clone, Copy)]
@@ -21,21 +30,62 @@ pub(crate) struct Task {
 impl Task {
     #[inline(always)]
     pub(crate) fn current() -> Self {
-        // SAFETY: the helper takes nothing and always returns the current task.
-        Self { task: unsafe { bpf_get_current_task_btf() }.cast() }
+        // SAFETY: the helpers take nothing and always return the current task.
+        let task = unsafe {
+            if host!(has_typed_task: u32) == 0 {
+                bpf_get_current_task() as *const c_void
+            } else {
+                bpf_get_current_task_btf().cast::<c_void>().cast_const()
+            }
+        };
+        Self { task }
     }
 
     #[inline(always)]
-    pub(crate) fn pid_tgid() -> (u32, u32) {
+    fn get<T: Copy>(base: *const c_void, offset: u32) -> T {
+        // SAFETY: every pointer here was reached from the task, and every type is a number or a
+        // pointer as wide as its field.
+        unsafe { OfTask::get(base, offset) }
+    }
+
+    /// The numbers of the thread and its process, in our pid namespace where they have one there.
+    #[inline(always)]
+    pub(crate) fn pid_tgid(self) -> (u32, u32) {
         let both = bpf_get_current_pid_tgid();
         #[expect(clippy::cast_possible_truncation, reason = "the low half is the tid")]
-        (both as u32, (both >> 32) as u32)
+        let (tid, tgid) = (both as u32, (both >> 32) as u32);
+        if host!(pid_ns_inum: u32) == 0 {
+            return (tid, tgid);
+        }
+        match (Self::number_in_ours(self.task), Self::number_in_ours(self.group_leader())) {
+            (Some(tid), Some(tgid)) => (tid, tgid),
+            _ => (tid, tgid),
+        }
+    }
+
+    /// The number of a task in our pid namespace, where it has one (kernel/pid.c `pid_nr_ns`).
+    #[inline(always)]
+    fn number_in_ours(task: *const c_void) -> Option<u32> {
+        /// Namespaces may be nested 32 deep (include/linux/pid_namespace.h); nobody does.
+        const MOST_LEVELS: u32 = 8;
+        let pid: *const c_void = Self::get(task, offset!(task_thread_pid));
+        let levels: u32 = read(pid, offset!(pid_level)).ok()?;
+        for level in 1..MOST_LEVELS {
+            if level > levels {
+                break;
+            }
+            let number = offset!(pid_numbers) + level * offset!(upid_size);
+            let ns = read::<*const c_void>(pid, number + offset!(upid_ns)).ok()?;
+            if read(ns, offset!(pid_ns_inum)) == Ok(host!(pid_ns_inum: u32)) {
+                return read(pid, number).ok();
+            }
+        }
+        None
     }
 
     #[inline(always)]
     fn group_leader(self) -> *const c_void {
-        // SAFETY: `task` comes from the helper.
-        unsafe { load(self.task, offset!(task_group_leader)) }
+        Self::get(self.task, offset!(task_group_leader))
     }
 
     /// When the process started; de_thread() (fs/exec.c) hands it on when another thread execs.
@@ -46,24 +96,13 @@ impl Task {
         if offset == ABSENT {
             return 0;
         }
-        // SAFETY: the leader was loaded from the task.
-        unsafe { load(self.group_leader(), offset) }
+        Self::get(self.group_leader(), offset)
     }
 
     /// Name of the thread group leader: what `ps` shows, not the name of a thread.
     #[inline(always)]
     pub(crate) fn comm(self) -> [u8; COMM_LEN] {
-        let leader = self.group_leader();
-        let comm = offset!(task_comm);
-        let mut name = [0; COMM_LEN];
-        if comm != ABSENT {
-            // SAFETY: as above; the member has 16 bytes and 8-byte alignment is not needed on BPF.
-            let bytes = crate::fields::read::<[u8; COMM_LEN]>(leader, comm);
-            if let Ok(bytes) = bytes {
-                name = bytes;
-            }
-        }
-        name
+        read(self.group_leader(), offset!(task_comm)).unwrap_or([0; COMM_LEN])
     }
 
     /// RLIMIT_NOFILE, soft and hard.
@@ -74,10 +113,47 @@ impl Task {
             return None;
         }
         let nofile = rlim + RLIMIT_NOFILE * RLIMIT_SIZE;
-        // SAFETY: `signal` is loaded from the task; both fields are unsigned longs.
-        unsafe {
-            let signal: *const c_void = load(self.task, signal);
-            Some((load(signal, nofile), load(signal, nofile + 8)))
+        let signal: *const c_void = Self::get(self.task, signal);
+        Some((Self::get(signal, nofile), Self::get(signal, nofile + 8)))
+    }
+
+    /// Whether it is a thread that io_uring made for work that blocks.
+    #[inline(always)]
+    fn is_io_worker(self) -> bool {
+        let flags = offset!(task_flags);
+        flags != ABSENT && Self::get::<u32>(self.task, flags) & PF_IO_WORKER != 0
+    }
+
+    /// Whether the system call is one of a 32-bit program. (Only x86-64 is asked.)
+    #[inline(always)]
+    pub(crate) fn is_compat(self) -> bool {
+        let status = offset!(task_thread_status);
+        status != ABSENT && Self::get::<u32>(self.task, status) & TS_COMPAT != 0
+    }
+
+    /// The door of the system call it is in. What io_uring does in a task's name, between two
+    /// calls, is seen as the call it was done after.
+    #[inline(always)]
+    pub(crate) fn door(self) -> u8 {
+        if self.is_io_worker() {
+            return Door::IoUring as u8;
+        }
+        let number = if offset!(regs_x86_orig_ax) == ABSENT {
+            self.register(offset!(regs_arm64_syscallno))
+        } else {
+            self.register(offset!(regs_x86_orig_ax))
+        };
+        let doors = if self.is_compat() { &raw const COMPAT_DOORS } else { &raw const DOORS };
+        let doors = doors.cast::<Doors>().cast::<u8>();
+        #[expect(clippy::cast_possible_truncation, reason = "an int, checked next")]
+        let number = number as u32 as usize;
+        if number >= CALL_NUMBERS {
+            return Door::Other as u8;
+        }
+        // SAFETY: the index is in the table; volatile as in `fields`.
+        match unsafe { core::ptr::read_volatile(doors.add(number & (CALL_NUMBERS - 1))) } {
+            0 => Door::Other as u8,
+            door => door,
         }
     }
 
@@ -87,27 +163,54 @@ impl Task {
     /// result and keeps the argument in `orig_x0` (arch/arm64/include/asm/ptrace.h).
     #[inline(always)]
     pub(crate) fn first_argument(self) -> u64 {
-        self.register(offset!(regs_x86_di), offset!(regs_arm64_orig_x0))
+        let (x86, arm64) = (offset!(regs_x86_di), offset!(regs_arm64_orig_x0));
+        self.register(if x86 == ABSENT { arm64 } else { x86 })
     }
 
     /// Its second argument: `si`, or `regs[1]`.
     #[inline(always)]
     pub(crate) fn second_argument(self) -> u64 {
-        let regs = offset!(regs_arm64_regs);
-        self.register(offset!(regs_x86_si), if regs == ABSENT { ABSENT } else { regs + 8 })
+        let (x86, arm64) = (offset!(regs_x86_si), offset!(regs_arm64_regs));
+        match (x86, arm64) {
+            (ABSENT, ABSENT) => u64::MAX,
+            (ABSENT, arm64) => self.register(arm64 + 8),
+            (x86, _) => self.register(x86),
+        }
     }
 
+    /// First argument of a 32-bit system call.
     #[inline(always)]
-    fn register(self, x86: u32, arm64: u32) -> u64 {
-        let offset = if x86 == ABSENT { arm64 } else { x86 };
+    pub(crate) fn first_compat_argument(self) -> u64 {
+        self.register(offset!(regs_x86_bx))
+    }
+
+    /// A register that was saved at entry.
+    #[inline(always)]
+    fn register(self, offset: u32) -> u64 {
         if offset == ABSENT {
             return u64::MAX;
         }
-        // SAFETY: the helper returns the registers saved at entry, typed.
+        if host!(has_task_regs: u32) == 0 {
+            return self.register_on_stack(offset);
+        }
+        // SAFETY: the helper takes a typed task and returns its registers, typed.
         unsafe {
             let regs = bpf_task_pt_regs(self.task.cast_mut().cast()) as *const c_void;
-            load(regs, offset)
+            crate::fields::load(regs, offset)
         }
+    }
+
+    /// The same before 5.15: the registers stand at the end of the kernel stack (task_pt_regs(),
+    /// arch/x86/include/asm/processor.h, arch/arm64/include/asm/processor.h).
+    #[inline(always)]
+    fn register_on_stack(self, offset: u32) -> u64 {
+        let (stack, size) = (offset!(task_stack), offset!(regs_size));
+        if stack == ABSENT || size == ABSENT {
+            return u64::MAX;
+        }
+        let stack: *const c_void = Self::get(self.task, stack);
+        let regs = stack.wrapping_byte_add((host!(stack_size: u32) - size) as usize);
+        read(regs, offset).unwrap_or(u64::MAX)
     }
 
     /// The open file behind a descriptor, as an address.
@@ -116,15 +219,13 @@ impl Task {
     /// an RCU grace period (fs/file.c free_fdtable_rcu).
     #[inline(always)]
     pub(crate) fn file(self, fd: u32) -> Result<*const c_void, i32> {
-        // SAFETY: each pointer is loaded from the one before.
-        let (max_fds, table): (u32, *const c_void) = unsafe {
-            let files: *const c_void = load(self.task, offset!(task_files));
-            let fdt: *const c_void = load(files, offset!(files_fdt));
-            (load(fdt, offset!(fdtable_max_fds)), load(fdt, offset!(fdtable_fd)))
-        };
+        let files: *const c_void = Self::get(self.task, offset!(task_files));
+        let fdt: *const c_void = Self::get(files, offset!(files_fdt));
+        let max_fds: u32 = Self::get(fdt, offset!(fdtable_max_fds));
+        let table: *const c_void = Self::get(fdt, offset!(fdtable_fd));
         if fd >= max_fds {
             return Ok(core::ptr::null());
         }
-        crate::fields::read::<*const c_void>(table.wrapping_byte_add(fd as usize * 8), 0)
+        read::<*const c_void>(table.wrapping_byte_add(fd as usize * 8), 0)
     }
 }

@@ -53,6 +53,7 @@ fn trace(settings: TraceSettings) -> anyhow::Result<ExitCode> {
             btf: settings.btf,
             slots: settings.max_keys,
             ring_bytes: settings.ring_bytes,
+            request: settings.request,
         },
         filter: settings.filter,
         interval: settings.interval,

@@ -2,36 +2,44 @@
 //! looks first, so that a second run changes nothing and asks no package archive.
 
 mod apt;
+mod archive;
+mod arm64;
 mod bpf_linker;
+mod kernels;
 mod packages;
 
 use std::fs;
 
 use anyhow::{Result, bail};
 
-use crate::vm::kernel::{self, Kernel};
-use packages::{PACKAGES, Package};
+use crate::vm::arch::Arch;
+use crate::vm::kernel::{Kernel, SERIES, Series};
+use packages::{PACKAGES, Package, Task};
 
 #[derive(clap::Args, Default)]
 pub(crate) struct Args {
     /// Only what building and linting the eBPF object needs
     #[arg(long)]
     ebpf_only: bool,
+    /// Also what `cargo xtask vm --arch arm64` needs
+    #[arg(long, conflicts_with = "ebpf_only")]
+    arm64: bool,
+    /// Where Debian's archives are (URL/debian, URL/debian-security) if apt's sources name none
+    #[arg(long, value_name = "URL")]
+    mirror: Option<String>,
 }
 
 pub(crate) fn run(args: &Args) -> Result<()> {
-    let wanted: Vec<_> = PACKAGES.iter().filter(|p| !args.ebpf_only || p.for_ebpf).collect();
+    let wanted: Vec<_> = PACKAGES.iter().filter(|package| args.wants(package.task)).collect();
     if !is_debian_like() {
         explain_by_hand(&wanted);
         bail!("this distribution is neither Debian nor made from it: install the above by hand");
     }
     let missing = apt::missing(&wanted)?;
-    let kernels: Vec<_> = kernel::SERIES
-        .into_iter()
-        .filter(|series| !args.ebpf_only && Kernel::find(series).is_err())
-        .collect();
+    let machines: Vec<_> = args.machines().collect();
+    let no_kernel = |(series, arch): &(&Series, Arch)| Kernel::find(series, *arch).is_err();
 
-    if !missing.is_empty() || !kernels.is_empty() {
+    if !missing.is_empty() || machines.iter().any(no_kernel) {
         println!("reading the package lists");
         apt::update()?;
     }
@@ -44,17 +52,40 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         apt::install(&missing)?;
     }
     bpf_linker::install()?;
-    if args.ebpf_only {
-        return Ok(());
-    }
-    for series in kernel::SERIES {
-        if kernels.contains(&series) {
-            println!("unpacking Debian's newest {series} kernel for cargo xtask vm");
-            apt::unpack_kernel(series)?;
+    for (series, arch) in machines {
+        let name = arch.suffixed(series.name);
+        if no_kernel(&(series, arch)) {
+            println!("unpacking Debian's newest {name} kernel for cargo xtask vm");
+            match kernels::unpack(series, arch, args.mirror.as_deref()) {
+                // No test needs it, and old releases leave the mirrors.
+                Err(error) if !series.held_to => println!("kernel {name}: none: {error:#}"),
+                result => result?,
+            }
         }
-        println!("kernel {series}: {}", Kernel::find(series)?.release);
+        if let Ok(kernel) = Kernel::find(series, arch) {
+            println!("kernel {name}: {}", kernel.release);
+        }
+    }
+    if args.arm64 {
+        arm64::unpack()?;
     }
     Ok(())
+}
+
+impl Args {
+    fn wants(&self, task: Task) -> bool {
+        match task {
+            Task::Ebpf => true,
+            Task::Tests => !self.ebpf_only,
+            Task::Arm64 => self.arm64,
+        }
+    }
+
+    /// The kernels to have, and for which architecture.
+    fn machines(&self) -> impl Iterator<Item = (&'static Series, Arch)> {
+        let own = SERIES.iter().filter(|_| !self.ebpf_only).map(|series| (series, Arch::X86_64));
+        own.chain(SERIES.iter().filter(|_| self.arm64).map(|series| (series, Arch::Arm64)))
+    }
 }
 
 /// Whether packages have Debian's names and come through apt.

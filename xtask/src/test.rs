@@ -11,7 +11,8 @@ use anyhow::{Context, Result, bail};
 use crate::build_ebpf::{self, Checked};
 use crate::counts::Counts;
 use crate::proc::{cargo, heading, run as run_command};
-use crate::vm::kernel::SERIES;
+use crate::vm::arch::Arch;
+use crate::vm::kernel::Series;
 use crate::vm::{Boot, Task};
 use crate::{layers, setup};
 use targets::Targets;
@@ -32,6 +33,9 @@ pub(crate) struct Args {
     /// The kernel tests on Debian's kernels, in a virtual machine
     #[arg(long)]
     vm: bool,
+    /// The same on arm64: only where it is asked for, and after `cargo xtask setup --arm64`
+    #[arg(long)]
+    arm64: bool,
 }
 
 /// How long the kernel tests may take on an emulated machine.
@@ -58,7 +62,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
 }
 
 fn all(args: &Args, total: &mut Counts) -> Result<()> {
-    let everything = !(args.unit || args.kernel || args.servers || args.vm);
+    let everything = !(args.unit || args.kernel || args.servers || args.vm || args.arm64);
     if everything {
         heading("setup");
         setup::run(&setup::Args::default())?;
@@ -82,11 +86,18 @@ fn all(args: &Args, total: &mut Counts) -> Result<()> {
     }
     if everything || args.vm {
         targets.require("kernel")?;
-        for series in SERIES {
-            *total += boot(series, "", Task::Tests(&[]))?;
+        for series in Series::held_to() {
+            *total += boot(series, Arch::X86_64, "", Task::Tests(&[]))?;
         }
-        for series in SERIES {
-            *total += boot(series, LOCKED_DOWN, Task::Shell(EXPECT_UNSUPPORTED))?;
+        for series in Series::held_to() {
+            let task = Task::Shell(EXPECT_UNSUPPORTED);
+            *total += boot(series, Arch::X86_64, LOCKED_DOWN, task)?;
+        }
+    }
+    if args.arm64 {
+        targets.require("kernel")?;
+        for series in Series::held_to() {
+            *total += boot(series, Arch::Arm64, "", Task::Tests(&[]))?;
         }
     }
     Ok(())
@@ -129,9 +140,10 @@ fn unit(targets: &Targets) -> Result<Counts> {
 }
 
 /// A boot's tests, or the boot itself as one test when its task is a line for the shell.
-fn boot(series: &str, append: &str, task: Task<'_>) -> Result<Counts> {
+fn boot(series: &'static Series, arch: Arch, append: &str, task: Task<'_>) -> Result<Counts> {
     let is_one_test = matches!(task, Task::Shell(_));
-    let outcome = Boot { series, append, task, add: &[], timeout: VM_TIMEOUT }.run()?;
+    let outcome =
+        Boot { series, arch, append, task, env: &[], add: &[], timeout: VM_TIMEOUT }.run()?;
     let mut counts = outcome.counts;
     if outcome.exit_code != 0 && counts.failed == 0 {
         // The line failed, or a test program fell over before it could tell of a failure.

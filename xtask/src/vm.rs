@@ -1,9 +1,12 @@
 //! `cargo xtask vm`: boots Debian's kernels and runs the kernel tests in them. The machine is
 //! emulated, not virtualised: it needs no /dev/kvm, and takes a few seconds more to boot.
 
+pub(crate) mod arch;
 mod build;
 mod console;
 mod cpio;
+pub(crate) mod cross;
+mod environment;
 mod initramfs;
 pub(crate) mod kernel;
 mod machine;
@@ -13,22 +16,31 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail};
+use clap::builder::PossibleValuesParser;
 
 use crate::counts::Counts;
 use crate::proc::heading;
-use kernel::{Kernel, SERIES};
+use arch::Arch;
+use environment::Variable;
+use kernel::{Kernel, SERIES, Series};
 
 #[derive(clap::Args)]
 pub(crate) struct Args {
-    /// The kernel to boot
-    #[arg(long, default_value = "all", value_parser = ["6.1", "6.12", "all"])]
+    /// The kernel to boot; all: those on which every kernel test must pass
+    #[arg(long, default_value = "all", value_parser = kernels(), value_name = "SERIES")]
     kernel: String,
+    /// The machine to boot it on: arm64 after `cargo xtask setup --arm64`
+    #[arg(long, value_enum, default_value_t = Arch::X86_64)]
+    arch: Arch,
     /// More parameters for the kernel's command line
     #[arg(long, default_value = "", value_name = "PARAMETERS")]
     append: String,
     /// Run this shell command instead of the kernel tests
     #[arg(long, value_name = "COMMAND", conflicts_with = "for_tests")]
     exec: Option<String>,
+    /// Set this in the environment of what runs there; may be given more than once
+    #[arg(long, value_name = "NAME=VALUE")]
+    env: Vec<Variable>,
     /// Put this program of the host, with its libraries, into /bin as well
     #[arg(long, value_name = "PROGRAM")]
     add: Vec<PathBuf>,
@@ -38,6 +50,11 @@ pub(crate) struct Args {
     /// Arguments for the kernel tests
     #[arg(last = true, value_name = "ARGUMENTS")]
     for_tests: Vec<String>,
+}
+
+/// What `--kernel` may be.
+fn kernels() -> PossibleValuesParser {
+    SERIES.iter().map(|series| series.name).chain(["all"]).collect::<Vec<_>>().into()
 }
 
 /// What to run in the machine.
@@ -50,9 +67,11 @@ pub(crate) enum Task<'a> {
 
 /// One boot.
 pub(crate) struct Boot<'a> {
-    pub(crate) series: &'a str,
+    pub(crate) series: &'static Series,
+    pub(crate) arch: Arch,
     pub(crate) append: &'a str,
     pub(crate) task: Task<'a>,
+    pub(crate) env: &'a [Variable],
     pub(crate) add: &'a [PathBuf],
     pub(crate) timeout: Duration,
 }
@@ -64,20 +83,21 @@ pub(crate) struct Outcome {
 }
 
 pub(crate) fn run(args: &Args) -> Result<()> {
-    let all: Vec<_> = SERIES
-        .into_iter()
-        .filter(|series| args.kernel == "all" || args.kernel == *series)
-        .collect();
+    let wanted = |series: &&Series| match args.kernel.as_str() {
+        "all" => series.held_to,
+        name => name == series.name,
+    };
     let mut total = Counts::default();
     let mut failed = Vec::new();
-    for series in all {
+    for series in SERIES.iter().filter(wanted) {
         let task = args.exec.as_deref().map_or(Task::Tests(&args.for_tests), Task::Shell);
         let timeout = Duration::from_secs(args.timeout);
-        let boot = Boot { series, append: &args.append, task, add: &args.add, timeout };
+        let (append, env, add) = (&args.append, &args.env, &args.add);
+        let boot = Boot { series, arch: args.arch, append, task, env, add, timeout };
         let outcome = boot.run()?;
         total += outcome.counts;
         if outcome.exit_code != 0 {
-            failed.push(format!("{series} (exit code {})", outcome.exit_code));
+            failed.push(format!("{} (exit code {})", series.name, outcome.exit_code));
         }
     }
     println!("\n{total}");
@@ -90,12 +110,12 @@ pub(crate) fn run(args: &Args) -> Result<()> {
 impl Boot<'_> {
     /// Builds what is to run, boots, and streams the console until the machine is off.
     pub(crate) fn run(&self) -> Result<Outcome> {
-        let kernel = Kernel::find(self.series)?;
+        let kernel = Kernel::find(self.series, self.arch)?;
         heading(format!("vm: Linux {} {}", kernel.release, self.append).trim_end());
-        let programs = build::programs()?;
+        let programs = build::programs(self.arch)?;
         let initramfs = initramfs::write(&kernel, &programs, self)?;
         let start = Instant::now();
-        let outcome = machine::boot(&kernel, &initramfs, self.append, self.timeout)?;
+        let outcome = machine::boot(&kernel, self, &initramfs)?;
         println!(
             "vm: Linux {}: exit code {}, {}, in {} s",
             kernel.release,

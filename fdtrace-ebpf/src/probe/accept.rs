@@ -1,13 +1,23 @@
 //! Fact: accept(2) or accept4(2) failed, on which listener.
 //!
 //! net/socket.c, v6.18: __sys_accept4_file() reserves the descriptor before do_accept() looks at
-//! the queue, so EMFILE comes with an empty queue too, and the connection stays queued.
+//! the queue, so EMFILE comes with an empty queue too, and the connection stays queued. Both calls,
+//! of 32-bit programs too, end in `__sys_accept4(fd, address, length, flags)`.
 
-use aya_ebpf::{macros::tracepoint, programs::TracePointContext};
+use aya_ebpf::{
+    EbpfContext,
+    macros::{fexit, kprobe, kretprobe, tracepoint},
+    programs::{FExitContext, ProbeContext, RetProbeContext, TracePointContext},
+};
 use fdtrace_common::Door;
 
-use super::call::{Call, failed_errno, sys_exit_ret};
-use crate::{listener::ListenerFile, task::Task};
+use super::call::{Call, accept_door, failed_errno, sys_exit_ret};
+use crate::{
+    count::Context,
+    kprobe::{self, Function},
+    listener::ListenerFile,
+    task::Task,
+};
 
 #[tracepoint]
 fn accept_exit_tp(ctx: TracePointContext) -> u32 {
@@ -28,7 +38,46 @@ fn accept_exit(ctx: &TracePointContext, door: Door) -> u32 {
     if let Some(errno) = failed_errno(ret) {
         let task = Task::current();
         let file = ListenerFile::of_first_argument(task);
-        Call { task, file, requested_backlog: 0 }.failed(ctx, door, errno);
+        Call { file, ..Call::new(Context::Task, task) }.failed(ctx, door as u8, errno);
     }
     0
+}
+
+#[fexit]
+fn accept_fx(ctx: FExitContext) -> i32 {
+    let ret: i32 = ctx.arg(4);
+    if ret < 0 {
+        accept_returned(&ctx, Context::AcceptExit, Some(ctx.arg(0)), ret.into());
+    }
+    0
+}
+
+#[kprobe]
+fn accept_kp(ctx: ProbeContext) -> u32 {
+    Function::Accept.enter([kprobe::first(&ctx), 0]);
+    0
+}
+
+#[kretprobe]
+fn accept_kr(ctx: RetProbeContext) -> u32 {
+    let arguments = Function::Accept.leave();
+    #[expect(clippy::cast_possible_truncation, reason = "an int")]
+    let ret = kprobe::result(&ctx) as i32;
+    if ret < 0 {
+        #[expect(clippy::cast_possible_truncation, reason = "an int")]
+        let fd = arguments.map(|[fd, _]| fd as u32);
+        accept_returned(&ctx, Context::Task, fd, ret.into());
+    }
+    0
+}
+
+#[inline(always)]
+fn accept_returned<C: EbpfContext>(ctx: &C, context: Context, fd: Option<u32>, ret: i64) {
+    let Some(errno) = failed_errno(ret) else { return };
+    let task = Task::current();
+    let file = match fd {
+        Some(fd) => ListenerFile::of_fd(task, fd),
+        None => ListenerFile::UNREAD,
+    };
+    Call { file, ..Call::new(context, task) }.failed(ctx, accept_door(task), errno);
 }

@@ -1,16 +1,19 @@
-//! What the facts about system calls share: the result, and who made the call.
+//! What the facts about calls share: the result, and who made the call.
 
-use aya_ebpf::{EbpfContext as _, helpers::bpf_get_current_cgroup_id, programs::TracePointContext};
-use fdtrace_common::{Counter, Door, FailureKey, FailureRecord, FdKind, valid};
+use aya_ebpf::{EbpfContext, programs::TracePointContext};
+use fdtrace_common::{Counter, Door, FailureKey, FdKind};
 
 use crate::{
-    count::{self, Context, Subject},
+    count::{self, About, Context},
     listener::ListenerFile,
     task::Task,
 };
 
-/// Where `ret` is in the record of a `syscalls:sys_exit_*` tracepoint: after the 8 common bytes
-/// and the padded system call number (kernel/trace/trace.h struct syscall_trace_exit, v6.18).
+pub(super) const ENFILE: u16 = 23;
+pub(super) const EMFILE: u16 = 24;
+
+/// Where the number of the call and its result are in the record of a `syscalls:sys_exit_*`
+/// tracepoint: after the 8 common bytes (kernel/trace/trace.h struct syscall_trace_exit, v6.18).
 const SYS_EXIT_RET: usize = 16;
 
 /// What a system call returned.
@@ -45,58 +48,69 @@ pub(super) fn failed_errno(ret: i64) -> Option<u16> {
 /// A call of the current task on a file.
 #[derive(Clone, Copy)]
 pub(super) struct Call {
+    pub(super) context: Context,
     pub(super) task: Task,
     pub(super) file: ListenerFile,
     pub(super) requested_backlog: u32,
+    /// The limit it met, where that can be another than the soft limit.
+    pub(super) limit: Option<u64>,
 }
 
 impl Call {
+    /// A call that takes no listener.
     #[inline(always)]
-    pub(super) fn key(self, door: Door, errno: u16) -> FailureKey {
-        let (_, tgid) = Task::pid_tgid();
+    pub(super) fn new(context: Context, task: Task) -> Self {
+        Self { context, task, file: ListenerFile::NONE, requested_backlog: 0, limit: None }
+    }
+
+    #[inline(always)]
+    pub(super) fn key(self, door: u8, errno: u16) -> FailureKey {
+        let (_, tgid) = self.task.pid_tgid();
         FailureKey {
             start_boottime_ns: self.task.start_boottime_ns(),
             inode: self.file.inode,
             tgid,
             errno,
-            door: door as u8,
+            door,
             fd_kind: self.file.kind as u8,
+        }
+    }
+
+    #[inline(always)]
+    pub(super) fn about(self) -> About {
+        About {
+            context: self.context,
+            place: self.file.file,
+            is_segment: false,
+            kind: self.file.kind,
+            has_limit: self.limit.is_some(),
+            limit: self.limit.unwrap_or(0),
+            requested_backlog: self.requested_backlog,
         }
     }
 
     /// Counts the call as failed.
     #[inline(always)]
-    pub(super) fn failed(self, ctx: &TracePointContext, door: Door, errno: u16) {
+    pub(super) fn failed<C: EbpfContext>(self, ctx: &C, door: u8, errno: u16) {
         if self.file.kind as u8 == FdKind::Unread as u8 {
-            count::count(Context::Task, Counter::ListenerUnread);
+            count::count(self.context, Counter::ListenerUnread);
         }
-        count::failure(ctx, &self.key(door, errno), self);
+        count::failure(ctx, &self.key(door, errno), &self.about());
     }
 }
 
-impl Subject for Call {
-    const CONTEXT: Context = Context::Task;
-
-    #[inline(always)]
-    fn fill(self, record: &mut FailureRecord) -> u32 {
-        let (tid, _) = Task::pid_tgid();
-        record.tid = tid;
-        record.comm = self.task.comm();
-        record.requested_backlog = self.requested_backlog;
-        // SAFETY: the helper takes nothing.
-        record.cgroup_id = unsafe { bpf_get_current_cgroup_id() };
-        let mut known = 0;
-        if let Some((soft, hard)) = self.task.fd_limits() {
-            record.soft_limit = soft;
-            record.hard_limit = hard;
-            known |= valid::LIMITS;
+/// accept(2) or accept4(2): which of the two the current task is in. Both end in one function.
+#[inline(always)]
+pub(super) fn accept_door(task: Task) -> u8 {
+    /// `SYS_ACCEPT`, include/uapi/linux/net.h: the first argument of socketcall(2).
+    const SYS_ACCEPT: u32 = 5;
+    match task.door() {
+        door if door == Door::Accept as u8 => door,
+        door if door == Door::Other as u8 && task.is_compat() => {
+            #[expect(clippy::cast_possible_truncation, reason = "an int")]
+            let call = task.first_compat_argument() as u32;
+            if call == SYS_ACCEPT { Door::Accept as u8 } else { Door::Accept4 as u8 }
         }
-        match self.file.describe(&mut record.listener) {
-            Ok(listener) => known |= listener,
-            Err(_) => {
-                count::count(Context::Task, Counter::ListenerUnread);
-            }
-        }
-        known
+        _ => Door::Accept4 as u8,
     }
 }

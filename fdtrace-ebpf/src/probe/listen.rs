@@ -1,26 +1,65 @@
 //! Fact: a process made a socket listen, with which backlog.
 //!
 //! It says who owns the listener and what the application asked for: the kernel keeps neither
-//! (net/socket.c __sys_listen, v6.18, cuts the backlog at somaxconn).
+//! (net/socket.c `__sys_listen(fd, backlog)`, v6.18, cuts the backlog at somaxconn).
 
-use aya_ebpf::{macros::tracepoint, programs::TracePointContext};
+use aya_ebpf::{
+    macros::{fexit, kprobe, kretprobe, tracepoint},
+    programs::{FExitContext, ProbeContext, RetProbeContext, TracePointContext},
+};
 use fdtrace_common::{Door, FdKind, RECORD_LISTEN};
 
 use super::call::{Call, sys_exit_ret};
-use crate::{count, listener::ListenerFile, task::Task};
+use crate::{
+    count::{self, Context},
+    kprobe::{self, Function},
+    listener::ListenerFile,
+    task::Task,
+};
 
 #[tracepoint]
 fn listen_exit_tp(ctx: TracePointContext) -> u32 {
-    if sys_exit_ret(&ctx) != 0 {
-        return 0;
-    }
-    let task = Task::current();
-    let file = ListenerFile::of_first_argument(task);
-    if file.kind as u8 == FdKind::Socket as u8 {
-        #[expect(clippy::cast_possible_truncation, reason = "the argument is an int")]
-        let requested_backlog = task.second_argument() as u32;
-        let call = Call { task, file, requested_backlog };
-        count::emit(&call.key(Door::Listen, 0), 0, RECORD_LISTEN, call);
+    if sys_exit_ret(&ctx) == 0 {
+        let task = Task::current();
+        listening(Context::Task, task, [task.first_argument(), task.second_argument()]);
     }
     0
+}
+
+#[fexit]
+fn listen_fx(ctx: FExitContext) -> i32 {
+    if ctx.arg::<i32>(2) == 0 {
+        listening(Context::ListenExit, Task::current(), [ctx.arg(0), ctx.arg(1)]);
+    }
+    0
+}
+
+#[kprobe]
+fn listen_kp(ctx: ProbeContext) -> u32 {
+    Function::Listen.enter([kprobe::first(&ctx), kprobe::second(&ctx)]);
+    0
+}
+
+#[kretprobe]
+fn listen_kr(ctx: RetProbeContext) -> u32 {
+    let arguments = Function::Listen.leave();
+    #[expect(clippy::cast_possible_truncation, reason = "an int")]
+    let ret = kprobe::result(&ctx) as i32;
+    if let Some(arguments) = arguments
+        && ret == 0
+    {
+        listening(Context::Task, Task::current(), arguments);
+    }
+    0
+}
+
+#[inline(always)]
+fn listening(context: Context, task: Task, [fd, backlog]: [u64; 2]) {
+    #[expect(clippy::cast_possible_truncation, reason = "both are ints")]
+    let (fd, requested_backlog) = (fd as u32, backlog as u32);
+    let file = ListenerFile::of_fd(task, fd);
+    if file.kind as u8 == FdKind::Socket as u8 {
+        let call = Call { file, requested_backlog, ..Call::new(context, task) };
+        count::emit(&call.key(Door::Listen as u8, 0), 0, RECORD_LISTEN, &call.about());
+    }
 }

@@ -1,30 +1,67 @@
 //! Fact: socket(2) or socketpair(2) failed.
+//!
+//! They end in `__sys_socket(family, type, protocol)` and `__sys_socketpair(family, type, protocol,
+//! fds)` (net/socket.c, v6.18).
 
-use aya_ebpf::{macros::tracepoint, programs::TracePointContext};
+use aya_ebpf::{
+    EbpfContext,
+    macros::{fexit, kretprobe, tracepoint},
+    programs::{FExitContext, RetProbeContext, TracePointContext},
+};
 use fdtrace_common::Door;
 
 use super::call::{Call, failed_errno, sys_exit_ret};
-use crate::{listener::ListenerFile, task::Task};
+use crate::{count::Context, kprobe, task::Task};
 
 #[tracepoint]
 fn socket_exit_tp(ctx: TracePointContext) -> u32 {
-    socket_exit(&ctx, Door::Socket)
+    returned(&ctx, Context::Task, Door::Socket, sys_exit_ret(&ctx));
+    0
 }
 
 #[tracepoint]
 fn pair_exit_tp(ctx: TracePointContext) -> u32 {
-    socket_exit(&ctx, Door::Socketpair)
+    returned(&ctx, Context::Task, Door::Socketpair, sys_exit_ret(&ctx));
+    0
+}
+
+#[fexit]
+fn socket_fx(ctx: FExitContext) -> i32 {
+    returned(&ctx, Context::SocketExit, Door::Socket, ctx.arg::<i32>(3).into());
+    0
+}
+
+#[fexit]
+fn pair_fx(ctx: FExitContext) -> i32 {
+    returned(&ctx, Context::PairExit, Door::Socketpair, ctx.arg::<i32>(4).into());
+    0
+}
+
+#[kretprobe]
+fn socket_kr(ctx: RetProbeContext) -> u32 {
+    returned(&ctx, Context::Task, Door::Socket, int(kprobe::result(&ctx)));
+    0
+}
+
+#[kretprobe]
+fn pair_kr(ctx: RetProbeContext) -> u32 {
+    returned(&ctx, Context::Task, Door::Socketpair, int(kprobe::result(&ctx)));
+    0
 }
 
 #[inline(always)]
-fn socket_exit(ctx: &TracePointContext, door: Door) -> u32 {
-    let ret = sys_exit_ret(ctx);
+fn int(register: i64) -> i64 {
+    #[expect(clippy::cast_possible_truncation, reason = "the function returns an int")]
+    let int = register as i32;
+    int.into()
+}
+
+#[inline(always)]
+fn returned<C: EbpfContext>(ctx: &C, context: Context, door: Door, ret: i64) {
     if ret >= 0 {
-        return 0;
+        return;
     }
     if let Some(errno) = failed_errno(ret) {
-        let call = Call { task: Task::current(), file: ListenerFile::NONE, requested_backlog: 0 };
-        call.failed(ctx, door, errno);
+        Call::new(context, Task::current()).failed(ctx, door as u8, errno);
     }
-    0
 }

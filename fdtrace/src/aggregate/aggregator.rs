@@ -12,7 +12,7 @@ use super::{
 };
 use crate::model::{
     Backlog, BootTime, Failure, FailureEvent, FdLimits, FdUsage, Filter, Phase, Process, ProcessId,
-    Report, Total,
+    Report, SystemLimits, Total,
 };
 
 /// The most lines the totals have. The oldest that are over are folded into one number.
@@ -27,6 +27,8 @@ pub trait Host {
     fn fds(&self, process: ProcessId, known: Option<FdLimits>) -> FdUsage;
     /// How many descriptors with a number below `limit` a process has open. Looks at each.
     fn open_below(&self, process: ProcessId, limit: u64) -> Option<u64>;
+    /// Limits of the whole system.
+    fn system(&self) -> SystemLimits;
     /// Whether the process still runs.
     fn is_alive(&self, process: ProcessId) -> bool;
     /// The count of a slot.

@@ -10,8 +10,8 @@ use super::{
     subject::{Subject, SubjectKey},
 };
 use crate::model::{
-    AcceptQueue, Backlog, BootTime, EpisodeReport, Errno, Failure, FdLimits, FdUsage, Outcome,
-    Phase, Process, Refused, Target,
+    AcceptQueue, Backlog, BootTime, Ceiling, EpisodeReport, Errno, FdLimits, FdUsage, FileHandles,
+    Met, Outcome, Phase, Process, Refused, Target,
 };
 
 /// An episode of failed calls ends after so long without one: twice the longest pause after EMFILE
@@ -37,6 +37,10 @@ pub(super) struct Episode {
     queue: Option<AcceptQueue>,
     fds: FdUsage,
     limits: Option<FdLimits>,
+    met: Option<Met>,
+    /// What ran out, as it was seen last.
+    ceiling: Option<Ceiling>,
+    handles: Option<FileHandles>,
     /// Refused segments, and the slots that count their clients.
     refused: u64,
     refusing: BTreeSet<u32>,
@@ -59,16 +63,19 @@ impl Episode {
             queue: subject.queue,
             fds: FdUsage { open: None, limits: subject.limits },
             limits: subject.limits,
+            met: subject.met,
+            ceiling: None,
+            handles: None,
             refused: 0,
             refusing: BTreeSet::new(),
         };
         this.take(subject);
         this.look(host);
-        if subject.key.failure == Failure::Errno(Errno::EMFILE) {
+        this.find_ceiling(host);
+        if matches!(this.ceiling, Some(Ceiling::NoFile(_))) {
             // The process may be gone, or on its way. A new descriptor is the lowest free one, so at
             // EMFILE every one below the limit was in use (fs/file.c alloc_fd, v6.18).
-            let limit = subject.limits.and_then(|limits| limits.soft.number());
-            this.fds.open = this.fds.open.max(limit);
+            this.fds.open = this.fds.open.max(this.ceiling.and_then(Ceiling::value));
         }
         this
     }
@@ -105,6 +112,7 @@ impl Episode {
         self.last = self.last.max(subject.last);
         self.queue = subject.queue.or(self.queue);
         self.limits = subject.limits.or(self.limits);
+        self.met = subject.met.or(self.met);
         // A SYN answered by a cookie is not refused.
         if self.key.failure.is_refusal() && self.key.failure.is_exhaustion() {
             self.refused += new;
@@ -187,6 +195,8 @@ impl Episode {
             first: self.first,
             last: self.last,
             fds: self.fds,
+            ceiling: self.ceiling,
+            handles: self.handles,
             queue: self.queue,
             backlog: self.backlog(host),
             refused,
@@ -214,6 +224,18 @@ impl Episode {
         }
     }
 
+    /// Finds out which limit was reached.
+    fn find_ceiling(&mut self, host: &impl Host) {
+        let Some(errno) = self.key.failure.errno().filter(|errno| errno.is_exhaustion()) else {
+            return;
+        };
+        let system = host.system();
+        self.ceiling = system.ceiling(self.key.door, errno, self.met, &self.fds);
+        if errno == Errno::ENFILE {
+            self.handles = system.handles;
+        }
+    }
+
     fn is_gone(&self, host: &impl Host) -> bool {
         let mut owners = self.owners.values().flatten();
         self.lead().is_some() && owners.all(|owner| !host.is_alive(owner.id))
@@ -229,8 +251,8 @@ impl Episode {
 
     /// Whether the next call would fail like the last: nobody may have called meanwhile.
     fn is_still_full(&self, host: &impl Host) -> bool {
-        let is_emfile = self.key.failure == Failure::Errno(Errno::EMFILE);
-        if !is_emfile || self.fds.is_at_limit() != Some(true) {
+        let is_nofile = matches!(self.ceiling, Some(Ceiling::NoFile(_)));
+        if !is_nofile || self.fds.is_at_limit() != Some(true) {
             return false;
         }
         let soft = self.fds.limits.and_then(|limits| limits.soft.number());

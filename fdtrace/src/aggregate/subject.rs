@@ -3,7 +3,8 @@
 use std::collections::BTreeSet;
 
 use crate::model::{
-    AcceptQueue, BootTime, Door, Failure, FailureEvent, FdLimits, Process, ProcessId, Target, Total,
+    AcceptQueue, BootTime, Door, Failure, FailureEvent, FdLimits, Met, Process, ProcessId, Target,
+    Total,
 };
 
 /// Number of a subject.
@@ -62,6 +63,7 @@ pub(super) struct Subject {
     pub(super) last: BootTime,
     pub(super) queue: Option<AcceptQueue>,
     pub(super) limits: Option<FdLimits>,
+    pub(super) met: Option<Met>,
     /// Failures that no episode has taken yet.
     pub(super) waiting: u64,
 }
@@ -80,6 +82,7 @@ impl Subject {
             last: event.at,
             queue: event.queue,
             limits: event.limits,
+            met: event.met,
             waiting: 0,
         }
     }
@@ -90,6 +93,7 @@ impl Subject {
         self.last = self.last.max(event.at);
         self.queue = event.queue.or(self.queue);
         self.limits = event.limits.or(self.limits);
+        self.met = event.met.or(self.met);
         self.inodes.insert(event.key.inode);
     }
 

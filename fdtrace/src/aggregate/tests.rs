@@ -11,7 +11,7 @@ use super::*;
 use crate::model::{
     AcceptQueue, Backlog, BootTime, Caller, Comm, Door, EpisodeReport, Errno, Failure,
     FailureEvent, FdLimits, FdUsage, Filter, KeyId, Limit, Listener, ListenerAddress, Outcome,
-    Phase, Pid, Process, ProcessId, Report, Target, Tid,
+    Phase, Pid, Process, ProcessId, Report, SystemLimits, Target, Tid,
 };
 
 const NO_SLOTS: [u32; 0] = [];
@@ -39,6 +39,10 @@ impl FakeHost {
 }
 
 impl Host for FakeHost {
+    fn system(&self) -> SystemLimits {
+        SystemLimits { nr_open: Some(1 << 20), ..SystemLimits::default() }
+    }
+
     fn fds(&self, _: ProcessId, known: Option<FdLimits>) -> FdUsage {
         FdUsage { open: self.open.get().filter(|_| self.alive.get()), limits: known }
     }
@@ -83,6 +87,7 @@ fn caller(pid: u32, started: f64) -> Caller {
 
 fn event(slot: u32, inode: u64, seconds: f64) -> FailureEvent {
     FailureEvent {
+        met: None,
         key: KeyId { slot, inode },
         at: at(seconds),
         caller: Some(caller(7, 1.0)),

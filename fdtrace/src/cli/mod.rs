@@ -18,7 +18,10 @@ use std::{ffi::OsString, path::PathBuf, time::Duration};
 
 use clap::{ArgAction, Args, Parser, Subcommand};
 
-use crate::model::{Comm, Errno, Pid};
+use crate::{
+    kernel::FormRequest,
+    model::{Comm, Errno, Pid},
+};
 use listeners::ListenersArgs;
 
 const ABOUT: &str = "\
@@ -94,6 +97,10 @@ struct TraceArgs {
     #[arg(help_heading = "Which failures")]
     errno: Vec<Errno>,
 
+    /// Count every call that gets no descriptor, not just accept and socket: open, pipe, dup, …
+    #[arg(long, help_heading = "Which failures")]
+    fds: bool,
+
     /// How often to write a line about failures that go on: 500ms, 10s, 2m, 1h
     #[arg(long, value_name = "TIME", default_value = "5s", value_parser = value::interval)]
     #[arg(help_heading = "How long")]
@@ -125,6 +132,12 @@ struct TraceArgs {
     #[arg(long, value_name = "FILE", default_value = "/sys/kernel/btf/vmlinux")]
     #[arg(help_heading = "Kernel")]
     btf: PathBuf,
+
+    /// How to attach: fexit, kprobe or tracepoint; auto is the best that the host allows. For one
+    /// probe: accept=fexit. `fdtrace doctor` tells what is possible
+    #[arg(long, value_name = "[PROBE=]FORM", value_delimiter = ',', value_parser = value::form)]
+    #[arg(help_heading = "Kernel")]
+    form: Vec<FormRequest>,
 
     /// How many processes, listeners and errnos can be told apart at once
     #[arg(long, value_name = "N", hide = true, default_value_t = fdtrace_common::DEFAULT_SLOTS)]

@@ -5,7 +5,7 @@ use std::{ffi::OsStr, path::PathBuf, time::Duration};
 use clap::ValueEnum;
 
 use super::{ListenersSettings, TraceArgs};
-use crate::model::Filter;
+use crate::{kernel::Request, model::Filter};
 
 /// What to do.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -31,6 +31,8 @@ pub struct TraceSettings {
     pub colour: ColourChoice,
     /// Whether exhaustion makes the exit code 10.
     pub fail_on_exhaustion: bool,
+    /// What to observe, and how.
+    pub request: Request,
     /// BTF of the running kernel.
     pub btf: PathBuf,
     /// How many keys the kernel side can count at once; 1 to 65536.
@@ -48,6 +50,7 @@ impl From<TraceArgs> for TraceSettings {
             port,
             comm,
             errno,
+            fds,
             interval,
             duration,
             json,
@@ -55,6 +58,7 @@ impl From<TraceArgs> for TraceSettings {
             fail_on_exhaustion,
             verbose,
             btf,
+            form,
             max_keys,
             ring_bytes,
         } = args;
@@ -66,6 +70,7 @@ impl From<TraceArgs> for TraceSettings {
             json,
             colour,
             fail_on_exhaustion,
+            request: Request { forms: form, fds },
             btf,
             max_keys,
             ring_bytes,

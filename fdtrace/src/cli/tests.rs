@@ -5,7 +5,10 @@ use std::ffi::OsStr;
 use clap::{CommandFactory as _, error::ErrorKind};
 
 use super::*;
-use crate::model::{Filter, ListenerFilter};
+use crate::{
+    kernel::{FormChoice, Request},
+    model::{Filter, ListenerFilter},
+};
 
 fn parse(args: &[&str]) -> Result<Settings, clap::Error> {
     parse_from([&["fdtrace"], args].concat())
@@ -38,6 +41,17 @@ fn refused(args: &[&str], message: &str) {
 }
 
 #[test]
+fn forms_are_asked_for_at_once_or_by_probe() {
+    let asked = settings(&["--form", "fexit,ack=kprobe", "--fds"]).request;
+    assert!(asked.fds);
+    let forms: Vec<_> = asked.forms.iter().map(|form| (form.probe.as_deref(), form.form)).collect();
+    assert_eq!(forms, [(None, FormChoice::Fexit), (Some("ack"), FormChoice::Kprobe)]);
+    refused(&["--form", "ptrace"], "give auto, fexit, kprobe or tracepoint");
+    refused(&["--form", "accept="], "give auto, fexit, kprobe or tracepoint");
+    refused(&["--form", "dial=fexit"], "there is no probe `dial`; there are accept, socket,");
+}
+
+#[test]
 fn definitions_are_consistent() {
     Cli::command().debug_assert();
 }
@@ -51,6 +65,7 @@ fn defaults() {
         json: false,
         colour: ColourChoice::Auto,
         fail_on_exhaustion: false,
+        request: Request::default(),
         btf: PathBuf::from("/sys/kernel/btf/vmlinux"),
         max_keys: fdtrace_common::DEFAULT_SLOTS,
         ring_bytes: fdtrace_common::DEFAULT_RING_BYTES,
@@ -92,6 +107,7 @@ fn every_flag_with_and_without_the_command() {
         json: true,
         colour: ColourChoice::Always,
         fail_on_exhaustion: true,
+        request: Request::default(),
         btf: PathBuf::from("/tmp/btf"),
         max_keys: 64,
         ring_bytes: 4096,

@@ -4,7 +4,10 @@
 
 use std::time::Duration;
 
-use crate::model::{Comm, Errno, Pid};
+use crate::{
+    kernel::{FormChoice, FormRequest, probe_names},
+    model::{Comm, Errno, Pid},
+};
 
 /// Shorter ones would report faster than the kernel side tells (`DEFAULT_RECORD_INTERVAL_NS`).
 const LEAST_INTERVAL: Duration = Duration::from_millis(100);
@@ -51,6 +54,28 @@ pub(super) fn errno(text: &str) -> Result<Errno, String> {
         let names: Vec<&str> = Errno::names().collect();
         format!("give a number from 1 to 4095 or one of {}", names.join(", "))
     })
+}
+
+/// `FORM` or `PROBE=FORM`
+pub(super) fn form(text: &str) -> Result<FormRequest, String> {
+    let (probe, form) = match text.split_once('=') {
+        Some((probe, form)) => (Some(probe), form),
+        None => (None, text),
+    };
+    if let Some(probe) = probe
+        && !probe_names().any(|name| name == probe)
+    {
+        let names: Vec<_> = probe_names().collect();
+        return Err(format!("there is no probe `{probe}`; there are {}", names.join(", ")));
+    }
+    let form = match form {
+        "auto" => FormChoice::Auto,
+        "fexit" | "fentry" => FormChoice::Fexit,
+        "kprobe" => FormChoice::Kprobe,
+        "tracepoint" => FormChoice::Tracepoint,
+        _ => return Err("give auto, fexit, kprobe or tracepoint, or PROBE=FORM".to_owned()),
+    };
+    Ok(FormRequest { probe: probe.map(str::to_owned), form })
 }
 
 pub(super) fn interval(text: &str) -> Result<Duration, String> {

@@ -3,12 +3,15 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use bytes::Buf as _;
-use fdtrace_common::{self as wire, FailureRecord, RECORD_FAILURE, RECORD_LISTEN, Refusal, valid};
+use fdtrace_common::{
+    self as wire, FailureRecord, FdCall, RECORD_FAILURE, RECORD_LISTEN, Refusal, valid,
+};
 
 use super::DecodeError;
 use crate::model::{
     AcceptQueue, BootTime, Caller, Comm, Door, Errno, Event, Failure, FailureEvent, FdLimits,
-    KeyId, Limit, ListenEvent, Listener, ListenerAddress, Pid, ProcessId, Target, Tid, UnixName,
+    KeyId, Limit, ListenEvent, Listener, ListenerAddress, Met, Pid, ProcessId, Target, Tid,
+    UnixName,
 };
 
 const AF_UNIX: u16 = 1;
@@ -31,6 +34,7 @@ pub fn record(mut bytes: &[u8]) -> Result<Event, DecodeError> {
     let soft = Limit::from_rlim(bytes.get_u64_ne());
     let hard = Limit::from_rlim(bytes.get_u64_ne());
     let cgroup = bytes.get_u64_ne();
+    let limit = bytes.get_u64_ne();
     let kind = bytes.get_u32_ne();
     let slot = bytes.get_u32_ne();
     let tid = Tid(bytes.get_u32_ne());
@@ -57,6 +61,7 @@ pub fn record(mut bytes: &[u8]) -> Result<Event, DecodeError> {
         caller: (!matches!(door, Door::Syn | Door::Ack)).then_some(caller),
         door,
         failure: reason_of(reason)?,
+        met: met(reason).or((known & valid::LIMIT != 0).then_some(Met::Descriptors(limit))),
         queue: facts.queue(),
         target: target(fd_kind, &facts)?,
         limits: (known & valid::LIMITS != 0).then_some(FdLimits { soft, hard }),
@@ -71,13 +76,31 @@ fn door(value: u8) -> Result<Door, DecodeError> {
         door if door == wire::Door::Socketpair as u8 => Door::Socketpair,
         door if door == wire::Door::Syn as u8 => Door::Syn,
         door if door == wire::Door::Ack as u8 => Door::Ack,
-        other => return Err(DecodeError::Value { field: "door", value: other.into() }),
+        door if door == wire::Door::IoUringAccept as u8 => Door::IoUringAccept,
+        door if door == wire::Door::IoUringAcceptDirect as u8 => Door::IoUringAcceptDirect,
+        door if door == wire::Door::IoUring as u8 => Door::IoUring,
+        door if door == wire::Door::Other as u8 => Door::Other,
+        other => match FdCall::by_door(other) {
+            Some(call) => Door::Call(call.name),
+            None => return Err(DecodeError::Value { field: "door", value: other.into() }),
+        },
     })
+}
+
+/// A limit that the errno alone does not tell.
+fn met(reason: u16) -> Option<Met> {
+    match reason {
+        refusal if refusal == Refusal::InotifyInstances as u16 => Some(Met::InotifyInstances),
+        refusal if refusal == Refusal::PipePages as u16 => Some(Met::PipePages),
+        _ => None,
+    }
 }
 
 fn reason_of(value: u16) -> Result<Failure, DecodeError> {
     Ok(match value {
         errno @ 1..=4095 => Failure::Errno(Errno(errno)),
+        refusal if refusal == Refusal::InotifyInstances as u16 => Failure::Errno(Errno::EMFILE),
+        refusal if refusal == Refusal::PipePages as u16 => Failure::Errno(Errno::ENFILE),
         refusal if refusal == Refusal::AcceptQueueFull as u16 => {
             Failure::AcceptQueueFull { syn_queue_full: false }
         }
@@ -258,6 +281,7 @@ mod tests {
                 }),
                 queue: Some(AcceptQueue { length: 61, limit: 128 }),
                 limits: Some(FdLimits { soft: Limit::Of(1024), hard: Limit::Unlimited }),
+                met: None,
             }
         );
     }
@@ -288,6 +312,38 @@ mod tests {
         }
         bytes[reason..reason + 2].copy_from_slice(&0_u16.to_ne_bytes());
         assert_eq!(record(&bytes), Err(DecodeError::Value { field: "errno", value: 0 }));
+    }
+
+    #[test]
+    fn a_limit_that_the_errno_does_not_tell_is_told() {
+        let known = std::mem::offset_of!(FailureRecord, valid);
+        let mut bytes = with(known, &valid::LIMIT.to_ne_bytes());
+        let limit = std::mem::offset_of!(FailureRecord, limit);
+        bytes[limit..limit + 8].copy_from_slice(&512_u64.to_ne_bytes());
+        assert_eq!(failure(&bytes).unwrap().met, Some(Met::Descriptors(512)));
+        let reason = std::mem::offset_of!(wire::FailureKey, errno);
+        for (code, errno, met) in [
+            (Refusal::InotifyInstances, Errno::EMFILE, Met::InotifyInstances),
+            (Refusal::PipePages, Errno::ENFILE, Met::PipePages),
+        ] {
+            bytes[reason..reason + 2].copy_from_slice(&(code as u16).to_ne_bytes());
+            let event = failure(&bytes).unwrap();
+            assert_eq!((event.failure, event.met), (Failure::Errno(errno), Some(met)));
+        }
+    }
+
+    #[test]
+    fn every_call_that_creates_a_descriptor_has_a_name() {
+        let door = std::mem::offset_of!(wire::FailureKey, door);
+        for (index, call) in fdtrace_common::FD_CALLS.iter().enumerate() {
+            let value = FdCall::FIRST_DOOR + u8::try_from(index).unwrap();
+            assert_eq!(failure(&with(door, &[value])).unwrap().door, Door::Call(call.name));
+            assert_eq!(FdCall::door(call.name), value);
+        }
+        let next = FdCall::FIRST_DOOR + u8::try_from(fdtrace_common::FD_CALLS.len()).unwrap();
+        assert!(failure(&with(door, &[next])).is_err());
+        let accept = failure(&with(door, &[wire::Door::IoUringAccept as u8])).unwrap();
+        assert_eq!(accept.door, Door::IoUringAccept);
     }
 
     #[test]
@@ -339,6 +395,7 @@ mod tests {
             }
         }
         let door = std::mem::offset_of!(wire::FailureKey, door);
-        assert_eq!(record(&with(door, &[9])), Err(DecodeError::Value { field: "door", value: 9 }));
+        let unknown = DecodeError::Value { field: "door", value: 31 };
+        assert_eq!(record(&with(door, &[31])), Err(unknown));
     }
 }

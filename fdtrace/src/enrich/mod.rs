@@ -12,9 +12,11 @@ mod parse;
 mod proc_dir;
 mod processes;
 mod sock_diag;
+mod system;
 
 pub use cgroup::{Placement, placement};
 pub use netns::{Namespaces, NetnsDelta, NetnsFacts};
 pub use owners::{Owner, Owners, owners_now, same_process};
 pub use processes::Processes;
 pub use sock_diag::{HostListeners, NetnsListeners, TcpListeners, host_listeners};
+pub use system::system_limits;

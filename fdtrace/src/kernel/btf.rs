@@ -1,9 +1,9 @@
-//! Field offsets from the running kernel's BTF, in one pass over its types.
+//! Field offsets and signatures from the running kernel's BTF, in one pass over its types.
 //!
 //! The format is Documentation/bpf/btf.rst. Only what the programs need is decoded: aya-obj keeps
 //! its members private, and the crates that offer them parse all 150 000 types into structures.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use fdtrace_common::{ABSENT, Offsets};
 
@@ -32,8 +32,8 @@ pub(crate) struct Btf<'a> {
     types: &'a [u8],
     /// Where each type starts in `types`; ids start at 1.
     starts: Vec<u32>,
-    /// Structures by name.
-    structs: HashMap<&'a [u8], u32>,
+    /// Types by kind and name: those that were wanted.
+    named: HashMap<(u32, &'a [u8]), u32>,
 }
 
 #[derive(Clone, Copy)]
@@ -57,14 +57,19 @@ struct Place {
 const KIND_ARRAY: u32 = 3;
 const KIND_STRUCT: u32 = 4;
 const KIND_UNION: u32 = 5;
+const KIND_ENUM: u32 = 6;
+const KIND_TYPEDEF: u32 = 8;
+const KIND_FUNC: u32 = 12;
+const KIND_FUNC_PROTO: u32 = 13;
 /// `struct btf_type`.
 const TYPE_LEN: usize = 12;
 /// How deep anonymous structures and chains of typedefs may nest: more is a loop.
 const MAX_DEPTH: u32 = 32;
 
 impl<'a> Btf<'a> {
-    /// Indexes the structures called `wanted`.
+    /// Indexes the structures, functions, enums and typedefs that have one of these names.
     pub(crate) fn index(bytes: &'a [u8], wanted: &[&str]) -> Result<Self, BtfError> {
+        let wanted: HashSet<&[u8]> = wanted.iter().map(|name| name.as_bytes()).collect();
         let magic = u16_at(bytes, 0)?;
         if magic != 0xeb9f {
             return Err(BtfError::Magic(magic));
@@ -79,19 +84,19 @@ impl<'a> Btf<'a> {
             types: section(8)?,
             strings: section(16)?,
             starts: vec![0],
-            structs: HashMap::new(),
+            named: HashMap::new(),
         };
         btf.starts.reserve(btf.types.len() / 24);
         let mut start = 0;
         while start < btf.types.len() {
             let ty = btf.type_at(start)?;
-            if ty.kind == KIND_STRUCT {
+            if matches!(ty.kind, KIND_STRUCT | KIND_ENUM | KIND_TYPEDEF | KIND_FUNC) {
                 let name = btf.string(ty.name);
-                if wanted.iter().any(|wanted| wanted.as_bytes() == name) {
-                    // The first wins: vmlinux BTF has no two structures of one name that differ
+                if wanted.contains(name) {
+                    // The first wins: vmlinux BTF has no two types of one kind and name that differ
                     // and are both wanted here.
                     let id = u32::try_from(btf.starts.len()).unwrap_or(u32::MAX);
-                    btf.structs.entry(name).or_insert(id);
+                    btf.named.entry((ty.kind, name)).or_insert(id);
                 }
             }
             btf.starts.push(u32::try_from(start).map_err(|_| BtfError::Truncated(start))?);
@@ -101,14 +106,17 @@ impl<'a> Btf<'a> {
     }
 
     /// Byte offset of `struct.member[.member…]`, or with a `:bit` at the end the number of the
-    /// bit in that byte. `None` where this kernel has no such field.
+    /// bit in that byte; of `struct:size` its size. `None` where this kernel has no such field.
     pub(crate) fn offset(&self, path: &str) -> Option<u32> {
+        if let Some(name) = path.strip_suffix(":size") {
+            return Some(self.type_of(self.named(KIND_STRUCT, name)?)?.size_or_id);
+        }
         let (path, wants_bit) = match path.strip_suffix(":bit") {
             Some(path) => (path, true),
             None => (path, false),
         };
         let mut names = path.split('.');
-        let mut ty = *self.structs.get(names.next()?.as_bytes())?;
+        let mut ty = self.named(KIND_STRUCT, names.next()?)?;
         let mut bit = 0;
         for name in names {
             let place = self.member(ty, name.as_bytes(), 0)?;
@@ -123,6 +131,46 @@ impl<'a> Btf<'a> {
         Offsets::from_values(|index| {
             Offsets::PATHS.get(index).and_then(|path| self.offset(path)).unwrap_or(ABSENT)
         })
+    }
+
+    /// How many arguments a function takes; `None` where the kernel has none of that name, or has
+    /// it compiled into its callers.
+    pub(crate) fn arguments(&self, function: &str) -> Option<u32> {
+        let function = self.type_of(self.named(KIND_FUNC, function)?)?;
+        self.parameters(function.size_or_id)
+    }
+
+    /// How many arguments a tracepoint has.
+    pub(crate) fn tracepoint_arguments(&self, name: &str) -> Option<u32> {
+        // typedef void (*btf_trace_NAME)(void *, …); the first is the tracepoint's own.
+        let typedef = self.type_of(self.named(KIND_TYPEDEF, &format!("btf_trace_{name}"))?)?;
+        let pointer = self.type_of(typedef.size_or_id)?;
+        self.parameters(pointer.size_or_id)?.checked_sub(1)
+    }
+
+    /// Whether an enum has an enumerator.
+    pub(crate) fn has_enumerator(&self, name: &str, enumerator: &str) -> bool {
+        let Some(ty) = self.named(KIND_ENUM, name).and_then(|id| self.type_of(id)) else {
+            return false;
+        };
+        (0..ty.members as usize).any(|index| {
+            u32_at(self.types, ty.start + TYPE_LEN + index * 8)
+                .is_ok_and(|name| self.string(name) == enumerator.as_bytes())
+        })
+    }
+
+    fn parameters(&self, id: u32) -> Option<u32> {
+        let proto = self.type_of(id)?;
+        (proto.kind == KIND_FUNC_PROTO).then_some(proto.members)
+    }
+
+    fn named(&self, kind: u32, name: &str) -> Option<u32> {
+        self.named.get(&(kind, name.as_bytes())).copied()
+    }
+
+    fn type_of(&self, id: u32) -> Option<Type> {
+        let start = *self.starts.get(id as usize).filter(|_| id != 0)?;
+        self.type_at(start as usize).ok()
     }
 
     /// The member of a structure, looking through unnamed ones.
@@ -153,8 +201,7 @@ impl<'a> Btf<'a> {
     /// The structure, union or structure of an array behind typedefs and qualifiers.
     fn aggregate(&self, mut id: u32) -> Option<Type> {
         for _ in 0..MAX_DEPTH {
-            let start = *self.starts.get(id as usize).filter(|_| id != 0)? as usize;
-            let ty = self.type_at(start).ok()?;
+            let ty = self.type_of(id)?;
             match ty.kind {
                 KIND_STRUCT | KIND_UNION => return Some(ty),
                 // typedef, volatile, const, restrict, type tag
@@ -186,7 +233,7 @@ impl<'a> Btf<'a> {
 /// The names of the structures that [`Offsets`] needs.
 pub(crate) fn wanted_structs() -> Vec<&'static str> {
     let mut names: Vec<_> =
-        Offsets::PATHS.iter().filter_map(|path| path.split('.').next()).collect();
+        Offsets::PATHS.iter().filter_map(|path| path.split(['.', ':']).next()).collect();
     names.sort_unstable();
     names.dedup();
     names
@@ -199,12 +246,12 @@ fn trailer_len(ty: &Type, id: usize) -> Result<usize, BtfError> {
         // int, var, decl tag
         1 | 14 | 17 => 4,
         // pointer, forward, typedef, volatile, const, restrict, func, float, type tag
-        2 | 7..=12 | 16 | 18 => 0,
+        2 | 7..=KIND_FUNC | 16 | 18 => 0,
         KIND_ARRAY => 12,
         // struct, union, data section, enum64
         KIND_STRUCT | KIND_UNION | 15 | 19 => members * 12,
         // enum, func prototype
-        6 | 13 => members * 8,
+        KIND_ENUM | KIND_FUNC_PROTO => members * 8,
         kind => return Err(BtfError::Kind { id, kind }),
     })
 }
@@ -295,9 +342,31 @@ mod tests {
         assert_eq!(btf.offset("outer.named.b"), Some(28));
         assert_eq!(btf.offset("outer.flag"), Some(16));
         assert_eq!(btf.offset("outer.flag:bit"), Some(5));
+        assert_eq!(btf.offset("outer:size"), Some(40));
         assert_eq!(btf.offset("outer.nothing"), None);
         assert_eq!(btf.offset("other.x"), None);
         assert_eq!(btf.offset("outer.x.deeper"), None);
+    }
+
+    #[test]
+    fn functions_tracepoints_and_enums_are_found_by_name() {
+        let mut blob = Blob::new();
+        blob.ty("int", 1 << 24, 4, &[32]); // 1
+        let (a, b) = (blob.name("a"), blob.name("b"));
+        blob.ty("", 13 << 24 | 2, 1, &[a, 1, b, 1]); // 2: int (int a, int b)
+        blob.ty("alloc_fd", 12 << 24, 2, &[]); // 3
+        blob.ty("", 2 << 24, 2, &[]); // 4: pointer to it
+        blob.ty("btf_trace_done", 8 << 24, 4, &[]); // 5
+        blob.ty("helpers", 6 << 24 | 2, 4, &[a, 0, b, 1]); // 6
+        blob.ty("odd", 12 << 24, 1, &[]); // 7: a function without a prototype
+        let bytes = blob.bytes();
+        let btf = Btf::index(&bytes, &["alloc_fd", "btf_trace_done", "helpers", "odd"]).unwrap();
+        assert_eq!(btf.arguments("alloc_fd"), Some(2));
+        assert_eq!(btf.arguments("odd"), None);
+        assert_eq!(btf.arguments("int"), None);
+        assert_eq!(btf.tracepoint_arguments("done"), Some(1));
+        assert_eq!(btf.tracepoint_arguments("other"), None);
+        assert!(btf.has_enumerator("helpers", "b") && !btf.has_enumerator("helpers", "c"));
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! Loading the object, attaching its programs, and reading what they write.
+//! Loading the object, and reading what its programs write.
 
 use std::{
     fs::File,
@@ -14,27 +14,28 @@ use anyhow::{Context as _, anyhow};
 use aya::{
     Ebpf, EbpfLoader,
     maps::{HashMap, Map, MapData, Queue, RingBuf},
-    programs::{CgroupAttachMode, CgroupSkb, CgroupSkbAttachType, ProgramError, TracePoint},
 };
 use aya_log::EbpfLogger;
-use fdtrace_common::{CONTEXTS, Counter, FailureCell, FailureRecord, Offsets, Peers, names};
+use fdtrace_common::{
+    CONTEXTS, Counter, Doors, FailureCell, FailureRecord, Host, Numbers, Offsets, Peers, names,
+};
 use log::Log;
 use tokio::io::{Interest, unix::AsyncFd};
 
 use super::{
     HostError,
+    attach::{self, AttachReport, Attached, Running, take},
     btf::{Btf, wanted_structs},
     error::errno_of,
     mapped::Mapped,
-    probes::{AttachPoint, CALLS, EXTRAS, POLLED_FORM, Probe},
+    plan::Request,
+    probes::POLLED_FORM,
     slots::{Count, Slots},
-    support, tracefs,
+    support::{self, Support},
 };
 
 /// The compiled programs; `cargo xtask build-ebpf` makes them.
 static OBJECT: &[u8] = aya::include_bytes_aligned!("../../bpf/fdtrace.o");
-
-const LOCKDOWN: &str = "/sys/kernel/security/lockdown";
 
 /// How to load.
 #[derive(Clone, Debug)]
@@ -45,6 +46,8 @@ pub struct Options {
     pub slots: u32,
     /// Size of the ring buffer in bytes: a power of two, a page at least.
     pub ring_bytes: u32,
+    /// What to observe, and how.
+    pub request: Request,
 }
 
 /// The attached programs. Dropping it detaches them.
@@ -55,10 +58,8 @@ pub struct Kernel {
     log: AsyncFd<EbpfLogger<&'static dyn Log>>,
     slots: Slots,
     counters: Mapped,
-    /// `/proc/self/fdinfo` of each program, open for as long as we run: on a host that runs out of
-    /// file handles nothing new can be opened.
-    program_infos: Vec<File>,
-    forms: Vec<(&'static str, &'static str)>,
+    programs: Vec<Running>,
+    probes: Vec<Attached>,
 }
 
 impl Kernel {
@@ -66,11 +67,19 @@ impl Kernel {
     /// tokio runtime.
     pub fn attach(options: &Options) -> anyhow::Result<Self> {
         support::check_capabilities(Path::new("/proc/self/status"))?;
-        support::check_lockdown(Path::new(LOCKDOWN))?;
-        let offsets = read_offsets(&options.btf)?;
-        tracefs::ensure()?;
+        support::check_lockdown(Path::new(support::LOCKDOWN))?;
+        let bytes = support::read_btf(&options.btf)?;
+        let shown = options.btf.display();
+        let wanted = wanted_types();
+        let wanted: Vec<_> = wanted.iter().map(String::as_str).collect();
+        let btf = Btf::index(&bytes, &wanted).map_err(|error| {
+            HostError::Unsupported(format!("{shown} is no usable BTF: {error}"))
+        })?;
+        let offsets = offsets(&btf, &options.btf)?;
+        let mut support = Support::look(&btf);
+        let host = support.host(&btf);
         let cpus = possible_cpus()?;
-        let mut ebpf = load(options, &offsets, cpus)?;
+        let mut ebpf = load(options, &offsets, &host, cpus)?;
         let mut slots = Slots {
             count: options.slots,
             cpus,
@@ -92,40 +101,24 @@ impl Kernel {
         let log = EbpfLogger::init(&mut ebpf).context("find the programs' log")?;
         let log = poll(log).context("poll the log")?;
 
-        let mut program_infos = Vec::new();
-        let mut forms = Vec::new();
-        for probe in &CALLS {
-            program_infos.push(attach(&mut ebpf, probe)?);
-            forms.push((probe.name, probe.point.form()));
-        }
-        for probe in &EXTRAS {
-            let form = match attach(&mut ebpf, probe) {
-                Ok(info) => {
-                    program_infos.push(info);
-                    probe.point.form()
-                }
-                Err(error) => {
-                    let (name, form) = (probe.name, probe.fallback());
-                    log::warn!("{name}: using the form `{form}`: {error:#}");
-                    form
-                }
-            };
-            forms.push((probe.name, form));
-        }
+        let AttachReport { probes, programs } =
+            attach::attach(&mut ebpf, &mut support, &options.request)?;
         give_memory_back();
-        Ok(Self { _ebpf: ebpf, records, log, slots, counters, program_infos, forms })
+        Ok(Self { _ebpf: ebpf, records, log, slots, counters, programs, probes })
     }
 
-    /// The probes, each with its form, `none` where the host allows no form.
+    /// The probes, each with its form.
     #[must_use]
-    pub fn probes(&self) -> &[(&'static str, &'static str)] {
-        &self.forms
+    pub fn probes(&self) -> &[Attached] {
+        &self.probes
     }
 
-    /// Whether refused clients are seen by the packet program; otherwise they are to be polled.
+    /// Whether refused clients are seen by a program; otherwise they are to be polled.
     #[must_use]
     pub fn sees_packets(&self) -> bool {
-        !self.forms.contains(&("queues", POLLED_FORM))
+        self.probes
+            .iter()
+            .any(|probe| matches!(probe.probe, "syn" | "ack") && probe.form != POLLED_FORM)
     }
 
     /// How many keys can be counted at once.
@@ -208,22 +201,25 @@ impl Kernel {
     /// behind it, failed or not. `None` where the kernel does not say.
     #[must_use]
     pub fn skipped_runs(&self) -> Option<u64> {
-        self.program_infos.iter().try_fold(0, |sum, info| Some(sum + recursion_misses(info)?))
+        self.programs
+            .iter()
+            .try_fold(0, |sum, program| Some(sum + recursion_misses(&program.info)?))
     }
 }
 
-fn read_offsets(path: &Path) -> anyhow::Result<Offsets> {
-    let bytes = support::read_btf(path)?;
-    let shown = path.display();
-    let btf = Btf::index(&bytes, &wanted_structs())
-        .map_err(|error| HostError::Unsupported(format!("{shown} is no usable BTF: {error}")))?;
+fn wanted_types() -> Vec<String> {
+    let structs = wanted_structs().into_iter().map(str::to_owned);
+    structs.chain(Support::wanted_types()).collect()
+}
+
+fn offsets(btf: &Btf<'_>, path: &Path) -> Result<Offsets, HostError> {
     let offsets = btf.offsets();
-    for path in ["task_struct.files", "files_struct.fdt", "fdtable.fd", "file.f_inode"] {
-        if offsets.by_path(path) == Some(fdtrace_common::ABSENT) {
+    for field in ["task_struct.files", "files_struct.fdt", "fdtable.fd", "file.f_inode"] {
+        if offsets.by_path(field) == Some(fdtrace_common::ABSENT) {
             return Err(HostError::Unsupported(format!(
-                "{shown} does not say where {path} is: it is not the BTF of a whole kernel"
-            ))
-            .into());
+                "{} does not say where {field} is: it is not the BTF of a whole kernel",
+                path.display()
+            )));
         }
     }
     Ok(offsets)
@@ -235,15 +231,22 @@ fn possible_cpus() -> anyhow::Result<u32> {
     u32::try_from(cpus).context("count the possible CPUs")
 }
 
-fn load(options: &Options, offsets: &Offsets, cpus: u32) -> anyhow::Result<Ebpf> {
+fn load(options: &Options, offsets: &Offsets, host: &Host, cpus: u32) -> anyhow::Result<Ebpf> {
+    /// Tasks that can be inside a function at once, in the kprobe form: a thread each.
+    const MOST_CALLS: u32 = 32 << 10;
     let offset_bytes: Vec<u8> = Offsets::PATHS
         .iter()
         .flat_map(|path| offsets.by_path(path).unwrap_or(fdtrace_common::ABSENT).to_ne_bytes())
         .collect();
+    let (doors, compat_doors) = doors();
+    let host_bytes = host.to_bytes();
     EbpfLoader::new()
         // The programs have no relocations against it; parsing it again would cost the start time.
         .btf(None)
         .override_global(names::OFFSETS, offset_bytes.as_slice(), true)
+        .override_global(names::HOST, host_bytes.as_slice(), true)
+        .override_global(names::DOORS, doors.as_slice(), true)
+        .override_global(names::COMPAT_DOORS, compat_doors.as_slice(), true)
         .override_global(names::SLOT_COUNT, &options.slots, true)
         .map_max_entries(names::SLOTS, options.slots)
         .map_max_entries(names::FREE_SLOTS, options.slots)
@@ -251,13 +254,28 @@ fn load(options: &Options, offsets: &Offsets, cpus: u32) -> anyhow::Result<Ebpf>
         .map_max_entries(names::CELLS, options.slots * cpus)
         .map_max_entries(names::COUNTERS, Counter::COUNT * CONTEXTS * cpus)
         .map_max_entries(names::PEERS, options.slots)
+        .map_max_entries(names::CALLS, MOST_CALLS)
         .map_max_entries(names::RECORDS, options.ring_bytes)
         .load(OBJECT)
-        .map_err(|error| explain(error, "bpf(2)"))
+        .map_err(|error| match errno_of(&error) {
+            Some(libc::EPERM | libc::EACCES) => {
+                HostError::Unsupported(format!("bpf(2): {}", support::forbidden())).into()
+            }
+            Some(libc::ENOSYS) => HostError::Unsupported(
+                "this kernel has no bpf(2): it was built without CONFIG_BPF_SYSCALL".to_owned(),
+            )
+            .into(),
+            _ => anyhow::Error::new(error).context("loading the programs' maps failed"),
+        })
 }
 
-fn take(ebpf: &mut Ebpf, name: &str) -> anyhow::Result<Map> {
-    ebpf.take_map(name).with_context(|| format!("the object has no map {name}"))
+/// Doors by system call, of this machine's programs and of 32-bit ones.
+fn doors() -> (Doors, Doors) {
+    if cfg!(target_arch = "aarch64") {
+        // 32-bit programs there have numbers of their own; their doors are not told apart.
+        return (Numbers::Arm64.doors(), [0; fdtrace_common::CALL_NUMBERS]);
+    }
+    (Numbers::X86_64.doors(), Numbers::I386.doors())
 }
 
 /// Maps an array of `T`s into memory. The map itself stays with the object.
@@ -284,75 +302,6 @@ fn poll<T: AsFd + AsRawFd>(ring: T) -> io::Result<AsyncFd<T>> {
     registered.map_err(io::Error::from)
 }
 
-/// Loads and attaches one program; returns where the kernel tells how it fares.
-fn attach(ebpf: &mut Ebpf, probe: &Probe) -> anyhow::Result<File> {
-    let name = probe.program;
-    let program =
-        ebpf.program_mut(name).with_context(|| format!("the object has no program {name}"))?;
-    let step = format!("loading the program {name}");
-    let fd = match probe.point {
-        AttachPoint::Tracepoint(category, event) => {
-            if !tracefs::has_event(category, event) {
-                return Err(HostError::Unsupported(format!(
-                    "this kernel has no tracepoint {category}:{event}: it was built without \
-                     CONFIG_FTRACE_SYSCALLS"
-                ))
-                .into());
-            }
-            let program: &mut TracePoint = program.try_into()?;
-            program.load().map_err(|error| refused(error, &step))?;
-            let step = format!("attaching {name} to {category}:{event}");
-            program.attach(category, event).map_err(|error| explain(error, &step))?;
-            program.fd()?.as_fd().as_raw_fd()
-        }
-        AttachPoint::CgroupIngress => {
-            let root = support::cgroup_root(Path::new("/proc/self/mounts"))?;
-            let shown = root.display();
-            let directory = File::open(&root).with_context(|| format!("open {shown}"))?;
-            let program: &mut CgroupSkb = program.try_into()?;
-            program.load().map_err(|error| refused(error, &step))?;
-            let step = format!("attaching {name} to {shown}");
-            // A link is always one of many on a cgroup; the mode is for the older way.
-            let mode = CgroupAttachMode::Single;
-            program
-                .attach(directory, CgroupSkbAttachType::Ingress, mode)
-                .map_err(|error| explain(error, &step))?;
-            program.fd()?.as_fd().as_raw_fd()
-        }
-    };
-    let path = format!("/proc/self/fdinfo/{fd}");
-    File::open(&path).with_context(|| format!("open {path}"))
-}
-
-/// The verifier's log is long, and for the debug log.
-fn refused(error: ProgramError, step: &str) -> anyhow::Error {
-    match error {
-        ProgramError::LoadError { io_error, verifier_log } => {
-            log::debug!("{step}: {io_error}: {verifier_log}");
-            explain(io_error, step).context("the kernel refused a program (-v shows its log)")
-        }
-        error => explain(error, step),
-    }
-}
-
-/// EPERM here is the host's word, for the capabilities were checked.
-fn explain<E>(error: E, step: &str) -> anyhow::Error
-where
-    E: std::error::Error + Send + Sync + 'static,
-{
-    match errno_of(&error) {
-        Some(libc::EPERM | libc::EACCES) => {
-            log::debug!("{step}: {error}");
-            support::bpf_refused(step, Path::new(LOCKDOWN)).into()
-        }
-        Some(libc::ENOSYS) => HostError::Unsupported(format!(
-            "this kernel has no bpf(2) ({step}): it was built without CONFIG_BPF_SYSCALL"
-        ))
-        .into(),
-        _ => anyhow::Error::new(error).context(format!("{step} failed")),
-    }
-}
-
 fn recursion_misses(info: &File) -> Option<u64> {
     let mut text = [0; 1024];
     let length = info.read_at(&mut text, 0).ok()?;
@@ -364,13 +313,16 @@ fn recursion_misses(info: &File) -> Option<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::kernel::probes::PROBES;
 
     #[test]
     fn the_object_has_every_program_and_map_the_loader_names() {
         let object = aya_obj_names();
-        for probe in CALLS.iter().chain(&EXTRAS) {
-            assert!(object.contains(probe.program), "no program {}", probe.program);
-            assert!(probe.program.len() <= 15, "{} is cut by the kernel", probe.program);
+        let forms = PROBES.iter().flat_map(|probe| probe.forms);
+        for step in forms.flat_map(|form| form.steps) {
+            let program = step.program;
+            assert!(object.contains(program), "no program {program}");
+            assert!(program.len() <= 15, "{program} is cut by the kernel");
         }
         for map in [
             names::SLOTS,
@@ -382,6 +334,11 @@ mod tests {
             names::RECORDS,
             names::OFFSETS,
             names::SLOT_COUNT,
+            names::HOST,
+            names::DOORS,
+            names::COMPAT_DOORS,
+            names::PACKETS,
+            names::CALLS,
         ] {
             assert!(object.contains(map), "no symbol {map}");
         }

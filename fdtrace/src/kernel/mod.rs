@@ -2,15 +2,19 @@
 //!
 //! aya is used here and nowhere else; nothing here knows what a record means.
 
+mod attach;
 mod btf;
 mod error;
 mod load;
 mod mapped;
+mod plan;
 mod probes;
 mod slots;
 mod support;
 mod tracefs;
 
+pub use attach::Attached;
 pub use error::HostError;
 pub use load::{Kernel, Options};
+pub use plan::{FormChoice, FormRequest, Refused, Request, probe_names};
 pub use slots::Count;

@@ -62,10 +62,8 @@ fn mount(
     if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
-/// Whether the host has a tracepoint.
-pub(super) fn has_event(category: &str, name: &str) -> bool {
-    PLACES.iter().any(|place| {
-        fs::exists(Path::new(place).join("events").join(category).join(name).join("id"))
-            .unwrap_or(false)
-    })
+/// Whether the exit of a system call has a tracepoint.
+pub(super) fn has_sys_exit(call: &str) -> bool {
+    let event = format!("events/syscalls/sys_exit_{call}/id");
+    PLACES.iter().any(|place| fs::exists(Path::new(place).join(&event)).unwrap_or(false))
 }

@@ -17,6 +17,17 @@ pub enum Door {
     Syn,
     /// The ACK that would have completed a handshake met a listener.
     Ack,
+    /// An accept of io_uring.
+    IoUringAccept,
+    /// An accept of io_uring into its table of direct descriptors: a connection that finds no place
+    /// there was taken from the queue already, and is lost.
+    IoUringAcceptDirect,
+    /// Another operation of io_uring.
+    IoUring,
+    /// Another system call that creates a descriptor, by name.
+    Call(&'static str),
+    /// One whose name is not known.
+    Other,
 }
 
 impl Door {
@@ -30,13 +41,21 @@ impl Door {
             Self::Socketpair => "socketpair",
             Self::Syn => "syn",
             Self::Ack => "ack",
+            Self::IoUringAccept => "io_uring_accept",
+            Self::IoUringAcceptDirect => "io_uring_accept_direct",
+            Self::IoUring => "io_uring",
+            Self::Call(name) => name,
+            Self::Other => "other",
         }
     }
 
     /// Whether the call takes connections from a listener.
     #[must_use]
     pub const fn accepts(self) -> bool {
-        matches!(self, Self::Accept | Self::Accept4)
+        matches!(
+            self,
+            Self::Accept | Self::Accept4 | Self::IoUringAccept | Self::IoUringAcceptDirect
+        )
     }
 }
 

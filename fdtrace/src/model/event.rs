@@ -1,7 +1,7 @@
 //! A decoded record.
 
 use super::{
-    AcceptQueue, BootTime, Comm, Door, Failure, FdLimits, Listener, ProcessId, Target, Tid,
+    AcceptQueue, BootTime, Comm, Door, Failure, FdLimits, Listener, Met, ProcessId, Target, Tid,
 };
 
 /// Where a key is counted, and the inode that tells two of its slot's users apart.
@@ -41,6 +41,8 @@ pub struct FailureEvent {
     pub queue: Option<AcceptQueue>,
     /// The limits at that moment.
     pub limits: Option<FdLimits>,
+    /// The limit that the call met, where the kernel side saw which.
+    pub met: Option<Met>,
 }
 
 /// Who made the call.

@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use super::{Door, Errno};
+
 /// A resource limit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Limit {
@@ -63,5 +65,169 @@ impl FdUsage {
             (open, Limit::Of(soft)) => Some(open >= soft),
             (_, Limit::Unlimited) => Some(false),
         }
+    }
+}
+
+/// The limit that a call met, as far as the kernel side saw it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Met {
+    /// Descriptors: the number that the call was held against.
+    Descriptors(u64),
+    /// inotify instances of the user.
+    InotifyInstances,
+    /// Pages of the user's pipes.
+    PipePages,
+}
+
+/// Which limit was reached.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ceiling {
+    /// `RLIMIT_NOFILE` of the process, soft.
+    NoFile(u64),
+    /// `fs.nr_open`: no process can have more, whatever its limits are.
+    NrOpen(u64),
+    /// `fs.inotify.max_user_instances`; `None` where it could not be read.
+    InotifyInstances(Option<u64>),
+    /// `fs.pipe-user-pages-hard` or `-soft`.
+    PipePages,
+    /// `fs.file-max`: file handles of the whole system.
+    FileMax(u64),
+    /// The table of direct descriptors of an io_uring.
+    IoUringTable,
+}
+
+impl Ceiling {
+    /// Its stable name.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::NoFile(_) => "nofile",
+            Self::NrOpen(_) => "nr_open",
+            Self::InotifyInstances(_) => "inotify_instances",
+            Self::PipePages => "pipe_pages",
+            Self::FileMax(_) => "file_max",
+            Self::IoUringTable => "io_uring_table",
+        }
+    }
+
+    /// Its value, where that is known.
+    #[must_use]
+    pub const fn value(self) -> Option<u64> {
+        match self {
+            Self::NoFile(value) | Self::NrOpen(value) | Self::FileMax(value) => Some(value),
+            Self::InotifyInstances(value) => value,
+            Self::PipePages | Self::IoUringTable => None,
+        }
+    }
+}
+
+/// File handles of the whole system: fs.file-nr.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FileHandles {
+    /// In use.
+    pub used: u64,
+    /// `fs.file-max`.
+    pub max: u64,
+}
+
+/// Limits of the whole system; `None` where one could not be read.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct SystemLimits {
+    /// `fs.nr_open`.
+    pub nr_open: Option<u64>,
+    /// `fs.inotify.max_user_instances`.
+    pub inotify_instances: Option<u64>,
+    /// `fs.file-nr`.
+    pub handles: Option<FileHandles>,
+}
+
+impl SystemLimits {
+    /// Which limit a failed call met. `None` where what is known does not decide it.
+    #[must_use]
+    pub fn ceiling(
+        &self,
+        door: Door,
+        errno: Errno,
+        met: Option<Met>,
+        usage: &FdUsage,
+    ) -> Option<Ceiling> {
+        let soft = usage.limits.and_then(|limits| limits.soft.number());
+        match (errno, met) {
+            (_, Some(Met::InotifyInstances)) => {
+                Some(Ceiling::InotifyInstances(self.inotify_instances))
+            }
+            (_, Some(Met::PipePages)) => Some(Ceiling::PipePages),
+            (Errno::EMFILE, Some(Met::Descriptors(limit))) => Some(self.of_descriptors(limit)),
+            // It may be either, and only one of the two is full.
+            (Errno::EMFILE, None)
+                if matches!(door, Door::Call("inotify_init" | "inotify_init1")) =>
+            {
+                let descriptors = self.of_descriptors(soft?);
+                let has_room = usage.open? < descriptors.value()?;
+                Some(if has_room {
+                    Ceiling::InotifyInstances(self.inotify_instances)
+                } else {
+                    descriptors
+                })
+            }
+            (Errno::EMFILE, None) => {
+                Some(soft.map_or(Ceiling::NrOpen(self.nr_open?), |soft| self.of_descriptors(soft)))
+            }
+            (Errno::ENFILE, _) if door == Door::IoUringAcceptDirect => Some(Ceiling::IoUringTable),
+            (Errno::ENFILE, _) => {
+                let FileHandles { used, max } = self.handles?;
+                (used >= max).then_some(Ceiling::FileMax(max))
+            }
+            _ => None,
+        }
+    }
+
+    /// A process's limit counts as far as `fs.nr_open` (fs/file.c expand_files, v6.18).
+    fn of_descriptors(&self, limit: u64) -> Ceiling {
+        match self.nr_open {
+            Some(nr_open) if limit > nr_open => Ceiling::NrOpen(nr_open),
+            Some(_) | None => Ceiling::NoFile(limit),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_limit_that_was_met_is_told_from_the_others() {
+        let host = SystemLimits {
+            nr_open: Some(1000),
+            inotify_instances: Some(128),
+            handles: Some(FileHandles { used: 500, max: 500 }),
+        };
+        let usage = |open, soft| FdUsage {
+            open,
+            limits: Some(FdLimits { soft: Limit::Of(soft), hard: Limit::Unlimited }),
+        };
+        let (emfile, enfile) = (Errno::EMFILE, Errno::ENFILE);
+        let inotify = Door::Call("inotify_init1");
+        let full = usage(Some(64), 64);
+        let met = |door, errno, met, usage| host.ceiling(door, errno, met, &usage);
+        assert_eq!(met(Door::Accept4, emfile, None, full), Some(Ceiling::NoFile(64)));
+        assert_eq!(
+            met(Door::Accept4, emfile, None, usage(Some(1000), 4096)),
+            Some(Ceiling::NrOpen(1000))
+        );
+        // An accept of io_uring has the limit of when it was submitted.
+        let frozen = Some(Met::Descriptors(32));
+        assert_eq!(met(Door::IoUringAccept, emfile, frozen, full), Some(Ceiling::NoFile(32)));
+        assert_eq!(met(inotify, emfile, None, full), Some(Ceiling::NoFile(64)));
+        let instances = Some(Ceiling::InotifyInstances(Some(128)));
+        assert_eq!(met(inotify, emfile, None, usage(Some(9), 64)), instances);
+        assert_eq!(met(inotify, emfile, None, usage(None, 64)), None);
+        assert_eq!(met(inotify, emfile, Some(Met::InotifyInstances), full), instances);
+        assert_eq!(met(Door::Accept, enfile, None, full), Some(Ceiling::FileMax(500)));
+        let direct = met(Door::IoUringAcceptDirect, enfile, None, full);
+        assert_eq!(direct, Some(Ceiling::IoUringTable));
+        let roomy = SystemLimits { handles: Some(FileHandles { used: 1, max: 500 }), ..host };
+        assert_eq!(roomy.ceiling(Door::Accept, enfile, None, &full), None);
+        assert_eq!(met(Door::Accept, Errno::ENOMEM, None, full), None);
     }
 }

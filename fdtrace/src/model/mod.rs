@@ -17,12 +17,12 @@ pub use diagnosis::{Cause, Certainty, Diagnosis, Evidence, Remedy, Value, When};
 pub use episode::{Outcome, Phase};
 pub use event::{Caller, Event, FailureEvent, KeyId, ListenEvent};
 pub use filter::Filter;
-pub use limits::{FdLimits, FdUsage, Limit};
+pub use limits::{Ceiling, FdLimits, FdUsage, FileHandles, Limit, Met, SystemLimits};
 pub use listener::{AcceptQueue, Backlog, Listener, ListenerAddress, Target, UnixName};
 pub use process::{Comm, Pid, Process, ProcessId, Tid};
 pub use report::{
     CounterPair, EpisodeReport, LostCount, LostKind, LostReport, ProbeReport, Reconciliation,
-    Refused, Report, Started, Summary, Total,
+    Refused, RefusedForm, Report, Started, Summary, Total,
 };
 pub use socket::{
     LimitSource, ListenerFilter, ListenerReport, ListenersReport, ListeningSocket, OwnerFds, Risk,

@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use super::{
-    AcceptQueue, Backlog, BootTime, Door, Failure, FdUsage, Outcome, Phase, Process, Target,
+    AcceptQueue, Backlog, BootTime, Ceiling, Door, Failure, FdUsage, FileHandles, Outcome, Phase,
+    Process, Target,
 };
 
 /// Anything an output writes.
@@ -35,10 +36,23 @@ pub struct Started {
 /// One probe and the form it has.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ProbeReport {
-    /// The fact it observes: `accept`, `accept4`, `socket`, `socketpair`, `listen`, `queues`.
+    /// The fact it observes: `accept`, `socket`, `socketpair`, `listen`, `io_uring`, `fds`, `syn`,
+    /// `ack`.
     pub probe: &'static str,
-    /// `tracepoint`, `cgroup_skb`, or `none` where the host allows no form.
+    /// `fexit`, `fentry`, `kprobe`, `tracepoint`, `tp_btf`, `cgroup_skb`, `sock_diag` where it is
+    /// polled, or `none` where the host allows no form.
     pub form: &'static str,
+    /// Better forms, and why this host does not have them.
+    pub refused: Vec<RefusedForm>,
+}
+
+/// A form that cannot be used.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RefusedForm {
+    /// Its name.
+    pub form: &'static str,
+    /// What is missing, or forbids it.
+    pub why: String,
 }
 
 /// An episode at one moment.
@@ -69,6 +83,10 @@ pub struct EpisodeReport {
     pub last: BootTime,
     /// Descriptors in use and allowed.
     pub fds: FdUsage,
+    /// The limit that was reached, where something ran out and it is known what.
+    pub ceiling: Option<Ceiling>,
+    /// File handles of the whole system, where the errno is about those.
+    pub handles: Option<FileHandles>,
     /// The accept queue at the last record.
     pub queue: Option<AcceptQueue>,
     /// Where the queue's limit comes from, as far as known.

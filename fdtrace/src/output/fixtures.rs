@@ -7,10 +7,10 @@ use std::{
 };
 
 use crate::model::{
-    AcceptQueue, Backlog, BootTime, Comm, CounterPair, Door, EpisodeReport, Errno, Failure,
-    FdLimits, FdUsage, Limit, Listener, ListenerAddress, LostCount, LostKind, Outcome, Phase, Pid,
-    ProbeReport, Process, ProcessId, Reconciliation, Refused, Report, Started, Summary, Target,
-    Total, UnixName, WallClock,
+    AcceptQueue, Backlog, BootTime, Ceiling, Comm, CounterPair, Door, EpisodeReport, Errno,
+    Failure, FdLimits, FdUsage, Limit, Listener, ListenerAddress, LostCount, LostKind, Outcome,
+    Phase, Pid, ProbeReport, Process, ProcessId, Reconciliation, Refused, RefusedForm, Report,
+    Started, Summary, Target, Total, UnixName, WallClock,
 };
 
 /// Boot was at 2024-07-29 21:56:40.000 UTC.
@@ -87,6 +87,8 @@ pub(super) fn opened() -> EpisodeReport {
             open: Some(1024),
             limits: Some(FdLimits { soft: Limit::Of(1024), hard: Limit::Of(4096) }),
         },
+        ceiling: Some(Ceiling::NoFile(1024)),
+        handles: None,
         queue: Some(AcceptQueue { length: 61, limit: 128 }),
         backlog: None,
         refused: None,
@@ -99,6 +101,7 @@ pub(super) fn unknown() -> EpisodeReport {
         owners: vec![stranger(b"")],
         target: Target::Unread,
         fds: FdUsage::default(),
+        ceiling: None,
         queue: None,
         ..opened()
     }
@@ -149,6 +152,7 @@ pub(super) fn overflow() -> EpisodeReport {
         count: 9,
         new: 9,
         fds: FdUsage::default(),
+        ceiling: None,
         queue: Some(AcceptQueue { length: 129, limit: 128 }),
         backlog: Some(Backlog { requested: Some(128), somaxconn: Some(4096) }),
         refused: Some(Refused { attempts: 9, connections: Some(3), is_polled: false }),
@@ -176,9 +180,12 @@ pub(super) fn over(opened: EpisodeReport, outcome: Outcome) -> EpisodeReport {
 }
 
 pub(super) fn started() -> Started {
-    let calls = ["accept", "accept4", "socket", "socketpair", "listen"];
-    let mut probes = calls.map(|probe| ProbeReport { probe, form: "tracepoint" }).to_vec();
-    probes.push(ProbeReport { probe: "queues", form: "cgroup_skb" });
+    let refused = || RefusedForm { form: "fexit", why: "not permitted".to_owned() };
+    let probe = |probe, form| ProbeReport { probe, form, refused: vec![refused()] };
+    let mut probes =
+        ["accept", "socket", "socketpair", "listen"].map(|call| probe(call, "tracepoint")).to_vec();
+    probes.push(probe("io_uring", "tp_btf"));
+    probes.extend(["syn", "ack"].map(|segment| probe(segment, "cgroup_skb")));
     Started { at: at(3_000), version: "0.1.0", kernel: "6.12.117".to_owned(), probes }
 }
 

@@ -3,14 +3,16 @@
 use std::{
     cell::RefCell,
     collections::{BTreeMap, VecDeque},
-    path::PathBuf,
+    path::{Path, PathBuf},
 };
 
 use crate::{
     aggregate::{Host, SlotCount},
-    enrich::{Namespaces, Owner, Owners, Processes},
+    enrich::{Namespaces, Owner, Owners, Processes, system_limits},
     kernel::{Count, Kernel},
-    model::{Backlog, BootTime, Caller, FdLimits, FdUsage, ListenEvent, Process, ProcessId},
+    model::{
+        Backlog, BootTime, Caller, FdLimits, FdUsage, ListenEvent, Process, ProcessId, SystemLimits,
+    },
 };
 
 /// Where /proc is.
@@ -91,6 +93,10 @@ impl Host for Live {
 
     fn open_below(&self, process: ProcessId, limit: u64) -> Option<u64> {
         self.processes.open_below(process, limit)
+    }
+
+    fn system(&self) -> SystemLimits {
+        system_limits(Path::new(PROC))
     }
 
     fn is_alive(&self, process: ProcessId) -> bool {

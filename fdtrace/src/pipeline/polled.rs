@@ -57,6 +57,7 @@ impl Poller {
                 caller: None,
                 door: Door::Syn,
                 failure: Failure::AcceptQueueFull { syn_queue_full: false },
+                met: None,
                 target: Target::Listener(socket.listener),
                 queue: Some(queue),
                 limits: None,

@@ -18,10 +18,10 @@ use crate::{
     aggregate::{Aggregator, Settings},
     decode::{self, DecodeError},
     enrich::{Namespaces, owners_now},
-    kernel::Kernel,
+    kernel::{Kernel, Refused},
     model::{
         BootTime, Event, FailureEvent, LostCount, LostKind, LostReport, ProbeReport, Process,
-        Report, Started, Summary, WallClock,
+        RefusedForm, Report, Started, Summary, WallClock,
     },
     output::Sink,
 };
@@ -307,6 +307,7 @@ impl Trace {
             reason: counter.name(),
             kind: match counter.lost() {
                 Lost::Failures => LostKind::Failures,
+                Lost::Calls => LostKind::Calls,
                 Lost::Notices => LostKind::Notices,
                 Lost::Attribution => LostKind::Attribution,
             },
@@ -341,7 +342,13 @@ impl Trace {
 
     fn probes(&self) -> Vec<ProbeReport> {
         let probes = self.host.kernel.probes().iter();
-        probes.map(|&(probe, form)| ProbeReport { probe, form }).collect()
+        probes
+            .map(|attached| ProbeReport {
+                probe: attached.probe,
+                form: attached.form,
+                refused: attached.refused.iter().map(refused_form).collect(),
+            })
+            .collect()
     }
 
     fn write(&mut self, sink: &mut dyn Sink, report: &Report) -> Result<(), Stop> {
@@ -353,6 +360,10 @@ impl Trace {
         }
         Ok(sink.write(report, &self.clock)?)
     }
+}
+
+fn refused_form(refused: &Refused) -> RefusedForm {
+    RefusedForm { form: refused.form, why: refused.why.clone() }
 }
 
 fn kernel_release() -> String {

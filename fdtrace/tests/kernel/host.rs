@@ -45,7 +45,7 @@ fn environment_is_capable() {
         run.assert_lost_nothing();
         let probes = run.summary()["probes"].as_array().unwrap();
         let names: Vec<_> = probes.iter().map(|probe| probe["probe"].as_str().unwrap()).collect();
-        assert_eq!(names, ["accept", "accept4", "socket", "socketpair", "listen", "queues"]);
+        assert_eq!(names, ["accept", "socket", "socketpair", "listen", "io_uring", "syn", "ack"]);
         let forms: Vec<_> = probes.iter().map(|probe| probe["form"].as_str().unwrap()).collect();
         assert!(!forms.contains(&"none"), "{forms:?}");
     }

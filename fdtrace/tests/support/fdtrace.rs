@@ -28,6 +28,12 @@ pub(crate) fn binary() -> PathBuf {
         .map_or_else(|| PathBuf::from(env!("CARGO_BIN_EXE_fdtrace")), PathBuf::from)
 }
 
+/// The form that the tests are run for: `FDTRACE_TEST_FORM`.
+pub(crate) fn form_arguments() -> Vec<String> {
+    let form = std::env::var("FDTRACE_TEST_FORM").ok();
+    form.map(|form| vec!["--form".to_owned(), form]).unwrap_or_default()
+}
+
 /// `fdtrace --json`, attached.
 pub(crate) struct Fdtrace {
     child: Child,
@@ -66,6 +72,7 @@ impl Fdtrace {
         }
         let mut child = command
             .arg("--json")
+            .args(form_arguments())
             .args(args)
             .stdin(Stdio::null())
             .stdout(Stdio::piped())

@@ -1,15 +1,13 @@
-//! Debian's package tools: what is installed, installing, and unpacking without installing.
+//! Debian's package tools, as they are set up here: what is installed, and installing.
 
 use std::collections::HashSet;
-use std::fs;
 use std::process::Command;
 
 use anyhow::{Context, Result, bail};
 
 use super::packages::Package;
-use crate::proc::{as_root, output, run};
+use crate::proc::{as_root, run};
 use crate::repo::find_program;
-use crate::vm::kernel;
 
 /// Installs with a policy that denies every start of a service, and takes the policy away again
 /// however it ends. It is a script because all of it must run as root, and because a shell's trap
@@ -80,60 +78,4 @@ pub(crate) fn install(packages: &[&Package]) -> Result<()> {
         );
     }
     Ok(())
-}
-
-/// Downloads the newest kernel of a series and unpacks it where `cargo xtask vm` finds it. The
-/// package is not installed: it is no kernel for this machine.
-pub(crate) fn unpack_kernel(series: &str) -> Result<()> {
-    let name = newest_kernel(series)?;
-    let dir = kernel::dir(series);
-    let parent = dir.parent().context("the kernels' directory has no parent")?;
-    fs::create_dir_all(parent).with_context(|| format!("cannot make {}", parent.display()))?;
-    let download =
-        tempfile::tempdir_in(parent).context("cannot make a directory to download to")?;
-    run(Command::new("apt-get")
-        .args(["download", "--quiet"])
-        // apt's own user cannot write here; without this it warns of it.
-        .args(["--option", "APT::Sandbox::User=root"])
-        .arg(&name)
-        .current_dir(&download))?;
-    let deb = fs::read_dir(&download)?
-        .filter_map(Result::ok)
-        .map(|entry| entry.path())
-        .find(|path| path.extension().is_some_and(|extension| extension == "deb"))
-        .with_context(|| format!("apt-get download {name} left no package"))?;
-    let unpacked = download.path().join("unpacked");
-    run(Command::new("dpkg-deb").arg("--extract").arg(&deb).arg(&unpacked))?;
-    if dir.exists() {
-        fs::remove_dir_all(&dir).with_context(|| format!("cannot remove {}", dir.display()))?;
-    }
-    // Renamed at the end, so that what is there under its name is whole.
-    fs::rename(&unpacked, &dir).with_context(|| format!("cannot make {}", dir.display()))
-}
-
-fn newest_kernel(series: &str) -> Result<String> {
-    let prefix = format!("linux-image-{series}.");
-    let names = output(Command::new("apt-cache").args(["pkgnames", &prefix]))?;
-    names
-        .lines()
-        .filter(|name| name.ends_with("-cloud-amd64-unsigned"))
-        .max_by_key(|name| numbers(name))
-        .map(str::to_owned)
-        .with_context(|| format!("no package {prefix}*-cloud-amd64-unsigned in apt's lists"))
-}
-
-/// The numbers in a name: enough to order two kernels of one series.
-fn numbers(name: &str) -> Vec<u64> {
-    name.split(|c: char| !c.is_ascii_digit()).filter_map(|digits| digits.parse().ok()).collect()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::numbers;
-
-    #[test]
-    fn kernels_are_ordered_by_number_not_by_letter() {
-        assert!(numbers("linux-image-6.1.0-56-cloud") > numbers("linux-image-6.1.0-9-cloud"));
-        assert!(numbers("linux-image-6.12.117+deb12") > numbers("linux-image-6.12.99+deb12"));
-    }
 }

@@ -6,20 +6,34 @@ pub(crate) struct Package {
     pub(crate) why: &'static str,
     /// With this program already there, from wherever it came, the package is not installed.
     pub(crate) unless: Option<&'static str>,
-    /// Needed to build or lint the eBPF object, not only to run tests.
-    pub(crate) for_ebpf: bool,
+    pub(crate) task: Task,
+}
+
+/// What a package is needed for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Task {
+    /// Building and linting the eBPF object.
+    Ebpf,
+    /// Running the tests, on this machine and in virtual ones.
+    Tests,
+    /// Virtual machines of arm64.
+    Arm64,
 }
 
 const fn ebpf(name: &'static str, why: &'static str) -> Package {
-    Package { name, why, unless: None, for_ebpf: true }
+    Package { name, why, unless: None, task: Task::Ebpf }
 }
 
 const fn test(name: &'static str, why: &'static str) -> Package {
-    Package { name, why, unless: None, for_ebpf: false }
+    Package { name, why, unless: None, task: Task::Tests }
 }
 
 const fn test_unless(program: &'static str, name: &'static str, why: &'static str) -> Package {
-    Package { name, why, unless: Some(program), for_ebpf: false }
+    Package { name, why, unless: Some(program), task: Task::Tests }
+}
+
+const fn arm64(name: &'static str, why: &'static str) -> Package {
+    Package { name, why, unless: None, task: Task::Arm64 }
 }
 
 /// The table. Servers are installed, never started: see `apt::install`.
@@ -33,10 +47,11 @@ pub(crate) const PACKAGES: &[Package] = &[
         name: "g++",
         why: "links bpf-linker with LLVM, which is C++",
         unless: Some("c++"),
-        for_ebpf: true,
+        task: Task::Ebpf,
     },
     test("qemu-system-x86", "runs the kernels of cargo xtask vm"),
     test("busybox-static", "is everything in that machine but fdtrace and its tests"),
+    test("debian-archive-keyring", "verifies the kernels of other releases than this one"),
     test("xz-utils", "unpacks kernel modules"),
     test("iproute2", "makes network namespaces and veth pairs; ss to compare with"),
     test("util-linux", "unshare, nsenter, prlimit"),
@@ -53,4 +68,7 @@ pub(crate) const PACKAGES: &[Package] = &[
         "python3",
         "a server to trace: accepts a hundred times in vain, then waits 1 s",
     ),
+    arm64("qemu-system-arm", "runs the kernels of cargo xtask vm --arch arm64"),
+    arm64("gcc-aarch64-linux-gnu", "links fdtrace and its tests for that machine"),
+    arm64("libc6-dev-arm64-cross", "the C library that they are linked with"),
 ];

@@ -5,7 +5,10 @@ use std::path::PathBuf;
 use anyhow::{Context, Result};
 use serde::Deserialize;
 
+use super::arch::Arch;
+use super::cross;
 use crate::proc::{cargo, output_with_progress};
+use crate::repo::find_program;
 
 pub(crate) struct Programs {
     pub(crate) fdtrace: PathBuf,
@@ -28,8 +31,11 @@ struct Target {
 /// Builds both with the very command that the tests on this machine use. `cargo build` for fdtrace
 /// alone would not be less: without the tests' dependencies cargo chooses other features for some
 /// packages, and compiles most of them a second time.
-pub(crate) fn programs() -> Result<Programs> {
-    let mut command = cargo();
+pub(crate) fn programs(arch: Arch) -> Result<Programs> {
+    let mut command = match arch {
+        Arch::X86_64 => cargo(),
+        Arch::Arm64 => cross::cargo()?,
+    };
     command.args(["test", "--no-run", "--release", "--package", "fdtrace", "--test", "kernel"]);
     command.args(["--quiet", "--message-format=json-render-diagnostics"]);
     let messages = output_with_progress(&mut command)?;
@@ -46,4 +52,13 @@ pub(crate) fn programs() -> Result<Programs> {
         fdtrace: executable("bin", "fdtrace")?,
         kernel_test: executable("test", "kernel")?,
     })
+}
+
+/// A static busybox for the machine.
+pub(crate) fn busybox(arch: Arch) -> Option<PathBuf> {
+    match arch {
+        Arch::X86_64 => find_program("busybox"),
+        Arch::Arm64 => Some(cross::unpacked(cross::BUSYBOX).join("bin/busybox")),
+    }
+    .filter(|path| path.is_file())
 }

@@ -9,12 +9,13 @@ use std::process::Command;
 
 use anyhow::{Context, Result};
 
-use super::build::Programs;
+use super::build::{self, Programs};
 use super::cpio::Archive;
+use super::environment::Variable;
 use super::kernel::Kernel;
 use super::{Boot, Task, modules};
 use crate::proc::quoted;
-use crate::repo::{self, find_program};
+use crate::repo;
 
 const INIT: &str = include_str!("init.sh");
 const KERNEL_TEST: &str = "/bin/fdtrace-kernel-test";
@@ -37,7 +38,8 @@ const GROUP: &str = "root:x:0:\nnogroup:x:65534:\n";
 
 /// Writes the file system for one boot and tells where it is.
 pub(crate) fn write(kernel: &Kernel, programs: &Programs, boot: &Boot<'_>) -> Result<PathBuf> {
-    let path = repo::target_dir().join("vm").join(format!("initramfs-{}.cpio", boot.series));
+    let name = boot.arch.suffixed(boot.series.name);
+    let path = repo::target_dir().join("vm").join(format!("initramfs-{name}.cpio"));
     let file = File::create(&path).with_context(|| format!("cannot make {}", path.display()))?;
     let mut archive = Archive::new(BufWriter::new(file));
     for directory in DIRECTORIES {
@@ -46,7 +48,7 @@ pub(crate) fn write(kernel: &Kernel, programs: &Programs, boot: &Boot<'_>) -> Re
     archive.file("/init", 0o755, INIT.as_bytes())?;
     archive.file("/etc/passwd", 0o644, PASSWD.as_bytes())?;
     archive.file("/etc/group", 0o644, GROUP.as_bytes())?;
-    archive.file("/task", 0o644, task(&boot.task).as_bytes())?;
+    archive.file("/task", 0o644, task(boot).as_bytes())?;
 
     let mut list = String::new();
     for module in modules::load(kernel)? {
@@ -57,7 +59,8 @@ pub(crate) fn write(kernel: &Kernel, programs: &Programs, boot: &Boot<'_>) -> Re
     }
     archive.file("/modules.list", 0o644, list.as_bytes())?;
 
-    let busybox = find_program("busybox").context("no busybox: run `cargo xtask setup`")?;
+    let busybox = build::busybox(boot.arch)
+        .with_context(|| format!("no busybox: run `{}`", boot.arch.setup()))?;
     let mut libraries = BTreeSet::new();
     let mut add = |from: &Path, to: &str| {
         libraries.append(&mut libraries_of(from)?);
@@ -82,9 +85,15 @@ fn copy<W: Write>(archive: &mut Archive<W>, from: &Path, to: &str) -> Result<()>
     Ok(archive.file(to, 0o755, &contents)?)
 }
 
-fn task(task: &Task<'_>) -> String {
+/// The script that /init runs.
+fn task(boot: &Boot<'_>) -> String {
+    let exports = boot.env.iter().map(Variable::export);
+    exports.chain([command(&boot.task)]).map(|line| line + "\n").collect()
+}
+
+fn command(task: &Task<'_>) -> String {
     match task {
-        Task::Shell(line) => format!("{line}\n"),
+        Task::Shell(line) => (*line).to_owned(),
         Task::Tests(args) => {
             let mut line = format!("exec {KERNEL_TEST}");
             // Tests count what the whole machine does: one at a time, whatever else is asked.
@@ -95,7 +104,6 @@ fn task(task: &Task<'_>) -> String {
                 line.push(' ');
                 line.push_str(&quoted(arg));
             }
-            line.push('\n');
             line
         }
     }
@@ -120,7 +128,11 @@ fn libraries(ldd: &str) -> BTreeSet<PathBuf> {
 
 #[cfg(test)]
 mod tests {
-    use super::{Task, libraries, task};
+    use std::time::Duration;
+
+    use super::super::arch::Arch;
+    use super::super::kernel::SERIES;
+    use super::{Boot, Task, command, libraries, task};
 
     #[test]
     fn libraries_are_read_from_ldd() {
@@ -134,9 +146,24 @@ mod tests {
     #[test]
     fn tests_run_one_at_a_time_unless_asked() {
         let args = ["accept::it's".to_owned()];
-        let want = "exec /bin/fdtrace-kernel-test --test-threads=1 'accept::it'\\''s'\n";
-        assert_eq!(task(&Task::Tests(&args)), want);
+        let want = "exec /bin/fdtrace-kernel-test --test-threads=1 'accept::it'\\''s'";
+        assert_eq!(command(&Task::Tests(&args)), want);
         let args = ["--test-threads=2".to_owned()];
-        assert_eq!(task(&Task::Tests(&args)), "exec /bin/fdtrace-kernel-test --test-threads=2\n");
+        assert_eq!(command(&Task::Tests(&args)), "exec /bin/fdtrace-kernel-test --test-threads=2");
+    }
+
+    #[test]
+    fn variables_are_set_before_the_command() {
+        let env = ["A=1".parse().unwrap(), "B=a b".parse().unwrap()];
+        let boot = Boot {
+            series: &SERIES[0],
+            arch: Arch::X86_64,
+            append: "",
+            task: Task::Shell("true"),
+            env: &env,
+            add: &[],
+            timeout: Duration::ZERO,
+        };
+        assert_eq!(task(&boot), "export A=1\nexport B='a b'\ntrue\n");
     }
 }

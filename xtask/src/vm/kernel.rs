@@ -3,12 +3,26 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 
+use super::arch::Arch;
 use crate::repo;
 
-/// The series that are tested: the oldest that Debian supports, and one with what came since.
-pub(crate) const SERIES: [&str; 2] = ["6.1", "6.12"];
+/// A series of kernels, and the Debian release whose kernel it is.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Series {
+    pub(crate) name: &'static str,
+    pub(crate) release: &'static str,
+    /// Whether every kernel test must pass on it.
+    pub(crate) held_to: bool,
+}
+
+/// Debian 11, 12 and 13.
+pub(crate) const SERIES: [Series; 3] = [
+    Series { name: "5.10", release: "bullseye", held_to: false },
+    Series { name: "6.1", release: "bookworm", held_to: true },
+    Series { name: "6.12", release: "trixie", held_to: true },
+];
 
 pub(crate) struct Kernel {
     /// What `uname -r` says in it.
@@ -17,15 +31,23 @@ pub(crate) struct Kernel {
     pub(crate) modules: PathBuf,
 }
 
-/// Where the kernel of a series is unpacked.
-pub(crate) fn dir(series: &str) -> PathBuf {
-    repo::target_dir().join("vm").join(series)
+impl Series {
+    /// Those on which every kernel test must pass.
+    pub(crate) fn held_to() -> impl Iterator<Item = &'static Self> {
+        SERIES.iter().filter(|series| series.held_to)
+    }
 }
 
 impl Kernel {
-    pub(crate) fn find(series: &str) -> Result<Self> {
-        Self::below(&dir(series))
-            .with_context(|| format!("there is no {series} kernel: run `cargo xtask setup`"))
+    /// Where the kernel of a series is unpacked.
+    pub(crate) fn dir(series: &Series, arch: Arch) -> PathBuf {
+        repo::target_dir().join("vm").join(arch.suffixed(series.name))
+    }
+
+    pub(crate) fn find(series: &Series, arch: Arch) -> Result<Self> {
+        Self::below(&Self::dir(series, arch)).with_context(|| {
+            format!("there is no {} kernel: run `{}`", arch.suffixed(series.name), arch.setup())
+        })
     }
 
     fn below(dir: &Path) -> Result<Self> {
@@ -33,13 +55,19 @@ impl Kernel {
         let entries =
             fs::read_dir(&boot).with_context(|| format!("cannot read {}", boot.display()))?;
         for entry in entries {
-            let path = entry?.path();
-            let name = path.file_name().unwrap_or_default().to_string_lossy();
+            let image = entry?.path();
+            let name = image.file_name().unwrap_or_default().to_string_lossy();
             if let Some(release) = name.strip_prefix("vmlinuz-") {
-                let modules = dir.join("lib/modules").join(release);
-                return Ok(Self { release: release.to_owned(), image: path.clone(), modules });
+                let release = release.to_owned();
+                // The second since Debian 13.
+                let places = ["lib/modules", "usr/lib/modules"];
+                let mut places = places.map(|place| dir.join(place).join(&release)).into_iter();
+                let modules = places.find(|place| place.is_dir());
+                let modules =
+                    modules.with_context(|| format!("no modules in {}", dir.display()))?;
+                return Ok(Self { release, image, modules });
             }
         }
-        anyhow::bail!("no vmlinuz in {}", boot.display())
+        bail!("no vmlinuz in {}", boot.display())
     }
 }

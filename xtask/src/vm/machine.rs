@@ -4,41 +4,40 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc;
 use std::thread;
-use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 
 use super::kernel::Kernel;
-use super::{Outcome, console};
+use super::{Boot, Outcome, console};
 use crate::proc::shown;
 
 /// KVM is not asked for even where it is: a guest on a machine that is itself a guest may hang.
-const EMULATION: &str = "-accel tcg,thread=multi -cpu max -smp 2 -m 1G";
+const EMULATION: &str = "-accel tcg,thread=multi -smp 2 -m 1G";
 /// No disk, no network, no display: nothing to look for at boot.
 const DEVICES: &str = "-nodefaults -no-user-config -display none -monitor none -serial stdio";
 /// A panic resets the machine, and a reset ends it.
 const ENDINGS: &str = "-no-reboot";
-const PARAMETERS: &str = "console=ttyS0 quiet panic=-1";
+const PARAMETERS: &str = "quiet panic=-1";
 
 /// Boots and follows the console. Neither a boot that hangs, nor one that ends without telling an
 /// exit code, is an outcome: it is an error.
-pub(crate) fn boot(
-    kernel: &Kernel,
-    initramfs: &Path,
-    append: &str,
-    timeout: Duration,
-) -> Result<Outcome> {
-    let mut qemu = Command::new("qemu-system-x86_64");
-    qemu.args([EMULATION, DEVICES, ENDINGS].into_iter().flat_map(str::split_whitespace))
+pub(crate) fn boot(kernel: &Kernel, boot: &Boot<'_>, initramfs: &Path) -> Result<Outcome> {
+    let arch = boot.arch;
+    let parameters = format!("console={} {PARAMETERS} {}", arch.console(), boot.append);
+    let fixed = [arch.machine(), EMULATION, DEVICES, ENDINGS];
+    let mut qemu = Command::new(arch.qemu());
+    qemu.args(fixed.into_iter().flat_map(str::split_whitespace))
         .arg("-kernel")
         .arg(&kernel.image)
         .arg("-initrd")
         .arg(initramfs)
-        .args(["-append", format!("{PARAMETERS} {append}").trim_end()])
+        .args(["-append", parameters.trim_end()])
         .stdin(Stdio::null())
         .stdout(Stdio::piped());
     println!("$ {}", shown(&qemu));
-    let child = qemu.spawn().context("cannot run qemu-system-x86_64: run `cargo xtask setup`")?;
+    let child = qemu
+        .spawn()
+        .with_context(|| format!("cannot run {}: run `{}`", arch.qemu(), arch.setup()))?;
     let mut running = Running(child);
     let console = running.0.stdout.take().context("qemu has no stdout")?;
 
@@ -47,8 +46,8 @@ pub(crate) fn boot(
         // Nobody listens any more after a timeout.
         let _ = ended.send(console::follow(console));
     });
-    let Ok(seen) = end.recv_timeout(timeout) else {
-        bail!("Linux {} was not done after {} s", kernel.release, timeout.as_secs());
+    let Ok(seen) = end.recv_timeout(boot.timeout) else {
+        bail!("Linux {} was not done after {} s", kernel.release, boot.timeout.as_secs());
     };
     let Some(exit_code) = seen.exit_code else {
         let status = running.0.wait().context("cannot wait for qemu")?;

@@ -237,8 +237,10 @@ fn losses_and_the_start() {
     );
     let line = value(&Report::Started(started()));
     assert_eq!((&line["version"], &line["kernel"]), (&"0.1.0".into(), &"6.12.117".into()));
-    assert_eq!(line["probes"][3], json!({"probe": "socketpair", "form": "tracepoint"}));
-    assert_eq!(line["probes"][5], json!({"probe": "queues", "form": "cgroup_skb"}));
+    let refused = json!([{"form": "fexit", "why": "not permitted"}]);
+    let probe = |probe, form| json!({"probe": probe, "form": form, "refused": refused});
+    assert_eq!(line["probes"][2], probe("socketpair", "tracepoint"));
+    assert_eq!(line["probes"][5], probe("syn", "cgroup_skb"));
 }
 
 #[test]

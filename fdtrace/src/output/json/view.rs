@@ -45,6 +45,13 @@ struct Started<'a> {
 struct Probe<'a> {
     probe: &'a str,
     form: &'a str,
+    refused: Vec<RefusedForm<'a>>,
+}
+
+#[derive(Serialize)]
+struct RefusedForm<'a> {
+    form: &'a str,
+    why: &'a str,
 }
 
 #[derive(Serialize)]
@@ -54,6 +61,8 @@ struct Episode<'a> {
     count: u64,
     new: u64,
     fds: Fds,
+    limit: Option<Ceiling>,
+    file_handles: Option<FileHandles>,
     accept_queue: Option<AcceptQueue>,
     backlog: Option<Backlog>,
     refused: Option<Refused>,
@@ -102,6 +111,19 @@ pub(in crate::output) struct Fds {
     open: Option<u64>,
     soft: Option<u64>,
     hard: Option<u64>,
+}
+
+/// The limit that was reached.
+#[derive(Serialize)]
+struct Ceiling {
+    kind: &'static str,
+    value: Option<u64>,
+}
+
+#[derive(Serialize)]
+struct FileHandles {
+    used: u64,
+    max: u64,
 }
 
 #[derive(Serialize)]
@@ -194,6 +216,12 @@ impl<'a> Episode<'a> {
             count: report.count,
             new: report.new,
             fds: fds(&report.fds),
+            limit: report
+                .ceiling
+                .map(|ceiling| Ceiling { kind: ceiling.name(), value: ceiling.value() }),
+            file_handles: report
+                .handles
+                .map(|model::FileHandles { used, max }| FileHandles { used, max }),
             accept_queue: report
                 .queue
                 .map(|model::AcceptQueue { length, limit }| AcceptQueue { length, limit }),
@@ -249,8 +277,15 @@ impl<'a> Total<'a> {
     }
 }
 
-fn probe_list(probes: &[ProbeReport]) -> Vec<Probe<'_>> {
-    probes.iter().map(|ProbeReport { probe, form }| Probe { probe, form }).collect()
+fn probe_list<'a>(probes: &'a [ProbeReport]) -> Vec<Probe<'a>> {
+    let refused =
+        |refused: &'a model::RefusedForm| RefusedForm { form: refused.form, why: &refused.why };
+    let probe = |report: &'a ProbeReport| Probe {
+        probe: report.probe,
+        form: report.form,
+        refused: report.refused.iter().map(refused).collect(),
+    };
+    probes.iter().map(probe).collect()
 }
 
 pub(in crate::output) fn process<'a>(

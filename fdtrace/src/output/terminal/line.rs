@@ -5,47 +5,12 @@ use super::{
     words::{Times, Tone, counted, duration, failed_calls, headline, on_what, rate, who, why},
 };
 use crate::model::{
-    AcceptQueue, EpisodeReport, Failure, FdUsage, Limit, Outcome, Phase, ProbeReport, Refused,
-    Started,
+    AcceptQueue, Ceiling, EpisodeReport, Failure, FdUsage, FileHandles, Limit, Outcome, Phase,
+    Refused,
 };
 
 /// Between the parts of a line: wider than the spaces inside of one.
-const GAP: &str = "  ";
-
-/// The probes of system calls: one word where they all have the same form.
-const CALLS: [&str; 5] = ["accept", "accept4", "socket", "socketpair", "listen"];
-
-/// `fdtrace 0.1.0  Linux 6.12.117  calls: tracepoint  queues: cgroup_skb  Ctrl-C for a summary`
-pub(super) fn started(started: &Started) -> String {
-    let mut parts =
-        vec![format!("fdtrace {}", started.version), format!("Linux {}", started.kernel)];
-    for (form, probes) in by_form(&started.probes) {
-        let all = CALLS.iter().all(|call| probes.contains(call));
-        let probes = if all { "calls".to_owned() } else { probes.join(", ") };
-        parts.push(match form {
-            "sock_diag" => "queues: polled, at most (no cgroup v2)".to_owned(),
-            "none" => format!("{probes}: not seen"),
-            _ => format!("{probes}: {form}"),
-        });
-    }
-    parts.push("Ctrl-C for a summary".to_owned());
-    parts.join(GAP) + "\n"
-}
-
-/// Calls with the same form together, what is no call alone; in the order of their first.
-fn by_form(probes: &[ProbeReport]) -> Vec<(&'static str, Vec<&'static str>)> {
-    let mut forms: Vec<(&str, Vec<&str>)> = Vec::new();
-    for ProbeReport { probe, form } in probes {
-        let same = |(known, probes): &&mut (&str, Vec<&str>)| {
-            known == form && probes.iter().chain([probe]).all(|probe| CALLS.contains(probe))
-        };
-        match forms.iter_mut().find(same) {
-            Some((_, probes)) => probes.push(probe),
-            None => forms.push((form, vec![probe])),
-        }
-    }
-    forms
-}
+pub(super) const GAP: &str = "  ";
 
 /// `21:56:43.120 EXHAUSTED  nginx[812] *:80  EMFILE  fds 1024/1024 soft (hard 4096)  queue 61/128`
 pub(super) fn episode(report: &EpisodeReport, times: &Times<'_>, colour: Colour) -> String {
@@ -79,7 +44,9 @@ pub(super) fn episode(report: &EpisodeReport, times: &Times<'_>, colour: Colour)
         }
         Phase::Opened => {
             // Of an errno that no limit causes, descriptors explain nothing.
-            parts.extend(fds(&report.fds).filter(|_| report.failure.is_exhaustion()));
+            if report.failure.is_exhaustion() {
+                parts.extend(ran_out(report));
+            }
             parts.extend(queue(report));
         }
         Phase::Updated => {
@@ -145,9 +112,51 @@ fn ending(report: &EpisodeReport, outcome: Outcome) -> String {
     format!("after {lasted}: {failed}{so_far}")
 }
 
+/// What ran out, in use and allowed.
+fn ran_out(report: &EpisodeReport) -> Option<String> {
+    let fds = || fds(&report.fds);
+    match report.ceiling {
+        // An accept of io_uring keeps the limit of when it was submitted.
+        Some(Ceiling::NoFile(limit)) if soft(&report.fds).is_some_and(|soft| soft != limit) => {
+            Some(format!("limit {limit}{GAP}{}", fds()?))
+        }
+        Some(Ceiling::NoFile(_)) => fds(),
+        Some(Ceiling::NrOpen(limit)) => {
+            Some(format!("fds {}/{limit} (fs.nr_open)", open(&report.fds)))
+        }
+        Some(Ceiling::InotifyInstances(limit)) => {
+            let limit = limit.map_or_else(|| "?".to_owned(), |limit| limit.to_string());
+            Some(format!("inotify instances of the user: limit {limit}"))
+        }
+        Some(Ceiling::PipePages) => Some("pipe pages of the user".to_owned()),
+        Some(Ceiling::IoUringTable) => {
+            Some("table of direct descriptors full: connection lost".to_owned())
+        }
+        Some(Ceiling::FileMax(_)) => {
+            handles(report.handles).map(|handles| format!("{handles} (fs.file-max)"))
+        }
+        None if report.handles.is_some() => {
+            handles(report.handles).map(|handles| format!("not fs.file-max: {handles}"))
+        }
+        None => fds(),
+    }
+}
+
+fn soft(usage: &FdUsage) -> Option<u64> {
+    usage.limits.and_then(|limits| limits.soft.number())
+}
+
+fn handles(handles: Option<FileHandles>) -> Option<String> {
+    handles.map(|FileHandles { used, max }| format!("file handles {used}/{max}"))
+}
+
+fn open(usage: &FdUsage) -> String {
+    usage.open.map_or_else(|| "?".to_owned(), |open| open.to_string())
+}
+
 /// `fds 1024/1024 soft (hard 4096)`
 fn fds(usage: &FdUsage) -> Option<String> {
-    let open = usage.open.map_or_else(|| "?".to_owned(), |open| open.to_string());
+    let open = open(usage);
     match usage.limits {
         Some(limits) => {
             let (soft, hard): (Limit, Limit) = (limits.soft, limits.hard);

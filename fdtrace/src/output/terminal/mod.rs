@@ -7,6 +7,7 @@ mod kernel;
 mod line;
 mod lost;
 mod refusal;
+mod start;
 pub(super) mod table;
 #[cfg(test)]
 mod tests;
@@ -55,7 +56,7 @@ impl<W: Write> Sink for Terminal<W> {
     fn write(&mut self, report: &Report, clock: &WallClock) -> io::Result<()> {
         let times = Times { zone: &self.zone, clock };
         let text = match report {
-            Report::Started(started) => line::started(started),
+            Report::Started(started) => start::started(started),
             Report::Episode(episode) => line::episode(episode, &times, self.colour),
             Report::Lost(lost) => lost::lines(lost, &times, self.colour),
             Report::Summary(summary) => table::summary(summary, &times),

@@ -58,7 +58,7 @@ pub(super) fn summary(summary: &Summary, times: &Times<'_>) -> String {
         let lasted = duration(summary.at.since(summary.started));
         // Nobody may take what was not looked at for nothing.
         let looked =
-            summary.probes.iter().any(|probe| probe.probe == "queues" && probe.form != "none");
+            summary.probes.iter().any(|probe| probe.probe == "syn" && probe.form != "none");
         let refused = if looked { " and no refused connection" } else { "" };
         writeln!(text, "no failed accept or socket call{refused} in {lasted}")
     } else {

@@ -56,7 +56,7 @@ fn line(report: EpisodeReport, expected: &str) {
 fn start() {
     assert_eq!(
         text(&Report::Started(started())),
-        "fdtrace 0.1.0  Linux 6.12.117  calls: tracepoint  queues: cgroup_skb  \
+        "fdtrace 0.1.0  Linux 6.12.117  calls: tracepoint  io_uring: tp_btf  queues: cgroup_skb  \
          Ctrl-C for a summary\n"
     );
     let with = |forms: &[(usize, &'static str)]| {
@@ -70,24 +70,23 @@ fn start() {
     };
     assert_eq!(
         with(&[(1, "fexit")]),
-        "accept, socket, socketpair, listen: tracepoint  accept4: fexit  queues: cgroup_skb"
+        "accept, socketpair, listen: tracepoint  socket: fexit  io_uring: tp_btf  queues: cgroup_skb"
     );
     assert_eq!(
-        with(&[(4, "none")]),
-        "accept, accept4, socket, socketpair: tracepoint  listen: not seen  queues: cgroup_skb"
+        with(&[(3, "none"), (4, "fexit"), (5, "fentry")]),
+        "accept, socket, socketpair: tracepoint  listen: not seen  io_uring: fexit  syn: fentry  \
+         ack: cgroup_skb"
     );
     assert_eq!(
-        with(&[(5, "sock_diag")]),
-        "calls: tracepoint  queues: polled, at most (no cgroup v2)"
+        with(&[(5, "sock_diag"), (6, "sock_diag")]),
+        "calls: tracepoint  io_uring: tp_btf  queues: polled, at most"
     );
-    // The queues are no call.
-    assert_eq!(with(&[(5, "tracepoint")]), "calls: tracepoint  queues: tracepoint");
 
     let mut less = started();
     less.probes.truncate(2);
     assert_eq!(
         text(&Report::Started(less)),
-        "fdtrace 0.1.0  Linux 6.12.117  accept, accept4: tracepoint  Ctrl-C for a summary\n"
+        "fdtrace 0.1.0  Linux 6.12.117  accept, socket: tracepoint  Ctrl-C for a summary\n"
     );
 }
 

@@ -17,6 +17,7 @@ lost 0
     nothing.lost = lost(12, None);
     nothing.kernel = Vec::new();
     nothing.probes[5].form = "none";
+    nothing.probes[6].form = "none";
     assert_eq!(
         text(&Report::Summary(nothing.clone())),
         "

@@ -1,10 +1,9 @@
-//! Fact: a listener refused a segment, because its accept queue or its SYN queue is full.
+//! The packet form: a cgroup_skb program, which sees each packet just before TCP handles it, with the
+//! listener that will.
 //!
-//! The kernel counts that per network namespace only. Here the packet is seen just before TCP
-//! handles it, with the listener that will, and the conditions are those that tcp_conn_request()
-//! (net/ipv4/tcp_input.c) and tcp_v4_syn_recv_sock(), tcp_v6_syn_recv_sock() will test (v6.18). The
-//! program always lets the packet pass. On two CPUs at once a queue can change between our look and
-//! the kernel's: the loader shows the kernel's own counters beside ours.
+//! It looks up whose the packet is and holds it against what tcp_check_req() and cookie_v4_check()
+//! test before they come to the queue. On two CPUs at once a queue can change between our look and
+//! the kernel's.
 
 use core::ffi::c_void;
 
@@ -21,13 +20,12 @@ use aya_ebpf::{
     macros::cgroup_skb,
     programs::SkBuffContext,
 };
-use fdtrace_common::{ABSENT, Counter, Door, FailureKey, FailureRecord, FdKind, Peers, Refusal};
+use fdtrace_common::{ABSENT, Door, Refusal};
 
+use super::{Queues, client, count, fold, of_syn, syncookies};
 use crate::{
-    count::{self, Context, Subject},
-    fields::{load, offset, read},
-    listener,
-    maps::PEERS,
+    fields::{Typed, load, offset, read},
+    maps::PACKETS,
 };
 
 const PASS: i32 = 1;
@@ -57,35 +55,12 @@ fn refused_cg(ctx: SkBuffContext) -> i32 {
     if tcp.is_null() {
         return PASS;
     }
-    let queues = Queues::of(tcp);
+    let queues = Queues::of::<Typed>(tcp);
     if queues.accept_full || queues.syn_full {
         // SAFETY: `skb` is the context.
         refused(&ctx, unsafe { &*skb }.len, tcp, queues);
     }
     PASS
-}
-
-#[derive(Clone, Copy)]
-struct Queues {
-    accept_full: bool,
-    syn_full: bool,
-}
-
-impl Queues {
-    #[inline(always)]
-    fn of(tcp: *const c_void) -> Self {
-        // SAFETY: `tcp` is typed; the fields are 32 bits on every kernel (atomic_t, u32).
-        let (accepted, limit, half_open): (u32, u32, u32) = unsafe {
-            (
-                load(tcp, offset!(sock_queue_length)),
-                load(tcp, offset!(sock_queue_limit)),
-                load(tcp, offset!(syn_queue_length)),
-            )
-        };
-        // include/net/sock.h sk_acceptq_is_full, include/net/inet_connection_sock.h
-        // inet_csk_reqsk_queue_is_full: both are full when longer than the limit.
-        Self { accept_full: accepted > limit, syn_full: half_open > limit }
-    }
 }
 
 /// What a packet's headers say, and whose it is.
@@ -168,8 +143,10 @@ const fn is_before(a: u32, b: u32) -> bool {
 #[inline(always)]
 fn refused(ctx: &SkBuffContext, length: u32, tcp: *const c_void, queues: Queues) {
     let Some(segment) = Segment::parse(ctx, length) else { return };
-    let syncookies = syncookies(tcp);
-    let refusal = if segment.flags & (SYN | ACK | RST | FIN) == SYN {
+    let syncookies = syncookies::<Typed>(tcp);
+    let is_syn = segment.flags & (SYN | ACK | RST | FIN) == SYN;
+    let is_ack = segment.flags & (SYN | ACK | RST) == ACK;
+    let refusal = if is_syn && is_wanted(0) {
         match segment.owner.state {
             // A SYN sent again for a request that exists: answered again.
             TCP_NEW_SYN_RECV => None,
@@ -178,37 +155,20 @@ fn refused(ctx: &SkBuffContext, length: u32, tcp: *const c_void, queues: Queues)
             _ => of_syn(queues, syncookies),
         }
         .map(|refusal| (Door::Syn, refusal))
-    } else if segment.flags & (SYN | ACK | RST) == ACK && queues.accept_full {
+    } else if is_ack && queues.accept_full && is_wanted(1) {
         of_ack(segment, tcp, syncookies).then_some((Door::Ack, Refusal::AcceptQueueFull))
     } else {
         None
     };
     if let Some((door, refusal)) = refusal {
-        let key = FailureKey {
-            start_boottime_ns: 0,
-            inode: inode(tcp),
-            tgid: 0,
-            errno: refusal as u16,
-            door: door as u8,
-            fd_kind: FdKind::Socket as u8,
-        };
-        if let Some(slot) = count::failure(ctx, &key, Listening { tcp }) {
-            remember(slot, segment.client);
-        }
+        count::<Typed, _>(ctx, tcp, door, refusal, segment.client);
     }
 }
 
-/// tcp_conn_request(): the SYN queue first, then the accept queue.
+/// Whether SYNs (0) or final ACKs (1) are counted here.
 #[inline(always)]
-fn of_syn(queues: Queues, syncookies: u8) -> Option<Refusal> {
-    match (queues.syn_full, queues.accept_full, syncookies) {
-        (true, _, 0) => Some(Refusal::SynQueueFull),
-        (true, true, 1) => Some(Refusal::BothQueuesFull),
-        (_, true, _) => Some(Refusal::AcceptQueueFull),
-        (true, false, 1) => Some(Refusal::SynCookieSent),
-        // Under 2 every SYN is answered by a cookie, full or not.
-        (_, false, _) => None,
-    }
+fn is_wanted(kind: u32) -> bool {
+    PACKETS.get(kind).is_some_and(|wanted| *wanted != 0)
 }
 
 /// tcp_check_req() or cookie_v4_check(), then syn_recv_sock().
@@ -250,57 +210,6 @@ fn has_sent_cookies(tcp: *const c_void) -> bool {
     stamp != ABSENT && unsafe { load::<u32>(tcp, stamp) } != 0
 }
 
-#[inline(always)]
-fn syncookies(tcp: *const c_void) -> u8 {
-    let (net, sysctl) = (offset!(sock_net), offset!(tcp_syncookies));
-    if sysctl == ABSENT {
-        return 1;
-    }
-    // SAFETY: each pointer is typed. The sysctl is a byte since 5.10, an int before: its low byte
-    // comes first on the machines we build for, and its values are 0 to 2.
-    unsafe {
-        let net: *const c_void = load(tcp, net);
-        load(net, sysctl)
-    }
-}
-
-/// Inode number of the listener, as its owner's /proc/PID/fd shows it.
-#[inline(always)]
-fn inode(tcp: *const c_void) -> u64 {
-    let mptcp = offset!(tcp_is_mptcp);
-    // SAFETY: `tcp` is typed and the field is a bool.
-    if mptcp != ABSENT && unsafe { load::<u8>(tcp, mptcp) } & 1 == 1 {
-        // The subflow's own socket is the kernel's; the owner's is that of the connection.
-        return mptcp_inode(tcp).unwrap_or(0);
-    }
-    let direct = offset!(sock_ino);
-    if direct != ABSENT {
-        // SAFETY: 64 bits on 64-bit machines.
-        return unsafe { load(tcp, direct) };
-    }
-    // SAFETY: each pointer is typed; a null one on the way gives 0.
-    unsafe {
-        let socket: *const c_void = load(tcp, offset!(sock_socket));
-        let file: *const c_void = load(socket, offset!(socket_file));
-        let inode: *const c_void = load(file, offset!(file_inode));
-        load(inode, offset!(inode_ino))
-    }
-}
-
-#[inline(always)]
-fn mptcp_inode(tcp: *const c_void) -> Result<u64, i32> {
-    let (ulp, conn) = (offset!(ulp_data), offset!(subflow_conn));
-    if ulp == ABSENT || conn == ABSENT {
-        return Err(0);
-    }
-    let subflow: *const c_void = read(tcp, ulp)?;
-    let msk: *const c_void = read(subflow, conn)?;
-    let socket: *const c_void = read(msk, offset!(sock_socket))?;
-    let file: *const c_void = read(socket, offset!(socket_file))?;
-    let inode: *const c_void = read(file, offset!(file_inode))?;
-    read(inode, offset!(inode_ino))
-}
-
 impl Segment {
     #[inline(always)]
     fn parse(ctx: &SkBuffContext, length: u32) -> Option<Self> {
@@ -323,7 +232,7 @@ impl Segment {
         let (sport, dport) = (tcp.source, tcp.destination);
         let ipv4 = TupleV4 { saddr, daddr, sport, dport };
         let owner = Owner::of(ctx, Tuples { ipv4 }, 12);
-        Some(tcp.segment(length, header, hash(ip[3], tcp.source), owner))
+        Some(tcp.segment(length, header, client(ip[3], tcp.source), owner))
     }
 
     #[inline(always)]
@@ -340,8 +249,8 @@ impl Segment {
         let (sport, dport) = (tcp.source, tcp.destination);
         let ipv6 = TupleV6 { saddr, daddr, sport, dport };
         let owner = Owner::of(ctx, Tuples { ipv6 }, 36);
-        let folded = ip[2] ^ ip[3].rotate_left(7) ^ ip[4].rotate_left(14) ^ ip[5].rotate_left(21);
-        Some(tcp.segment(length, HEADER, hash(folded, tcp.source), owner))
+        let client = client(fold(saddr), tcp.source);
+        Some(tcp.segment(length, HEADER, client, owner))
     }
 }
 
@@ -395,44 +304,5 @@ impl Owner {
             bpf_sk_release(sk.cast());
             Self { state, request }
         }
-    }
-}
-
-/// Spreads an address and a port over 32 bits (the finaliser of MurmurHash3).
-#[inline(always)]
-fn hash(address: u32, port: u16) -> u32 {
-    let mut hash = address ^ (u32::from(port) << 16 | u32::from(port)).wrapping_mul(0x9e37_79b1);
-    hash ^= hash >> 16;
-    hash = hash.wrapping_mul(0x85eb_ca6b);
-    hash ^= hash >> 13;
-    hash = hash.wrapping_mul(0xc2b2_ae35);
-    hash ^ hash >> 16
-}
-
-/// Notes a client. Two CPUs can take each other's bit away; a client that is stuck comes again.
-#[inline(always)]
-fn remember(slot: u32, client: u32) {
-    let Some(peers) = PEERS.get_ptr_mut(slot) else { return };
-    let bit = client % Peers::BITS;
-    let word = (bit / 64) as usize & (Peers::WORDS - 1);
-    // SAFETY: the map's own memory, and `word` is below its length.
-    unsafe { (*peers).bits[word] |= 1 << (bit % 64) };
-}
-
-/// A listener, as a packet meets it.
-#[derive(Clone, Copy)]
-struct Listening {
-    tcp: *const c_void,
-}
-
-impl Subject for Listening {
-    const CONTEXT: Context = Context::SoftIrq;
-
-    #[inline(always)]
-    fn fill(self, record: &mut FailureRecord) -> u32 {
-        listener::describe(self.tcp, &mut record.listener).unwrap_or_else(|_| {
-            count::count(Context::SoftIrq, Counter::ListenerUnread);
-            0
-        })
     }
 }

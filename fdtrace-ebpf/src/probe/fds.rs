@@ -1,0 +1,240 @@
+//! Fact: a call that creates a descriptor got none.
+//!
+//! Every descriptor comes from `alloc_fd(start, end, flags)` (fs/file.c, v5.11+; `__alloc_fd` with
+//! the table first before), so its failure is seen whoever asked: dup, F_DUPFD, recvmsg with
+//! SCM_RIGHTS and io_uring too. `end` is the limit it met. Every file comes from alloc_empty_file()
+//! (fs/file_table.c), whose ENFILE is file-max. What has a probe of its own is left to that.
+
+use aya_ebpf::{
+    EbpfContext,
+    helpers::bpf_get_current_pid_tgid,
+    macros::{fentry, fexit, kprobe, kretprobe, tracepoint},
+    programs::{FEntryContext, FExitContext, ProbeContext, RetProbeContext, TracePointContext},
+};
+use fdtrace_common::{Door, FdCall, Refusal};
+
+use super::call::{Call, EMFILE, ENFILE, sys_exit_ret};
+use crate::{
+    count::Context,
+    fields::host,
+    kprobe::{self, Function},
+    maps::{ACCEPTING, COUNTED},
+    task::Task,
+};
+
+const INOTIFY_INIT: u8 = FdCall::door("inotify_init");
+const INOTIFY_INIT1: u8 = FdCall::door("inotify_init1");
+const PIPE: u8 = FdCall::door("pipe");
+const PIPE2: u8 = FdCall::door("pipe2");
+
+/// On the exit of every such system call.
+#[tracepoint]
+fn fds_exit_tp(ctx: TracePointContext) -> u32 {
+    match sys_exit_ret(&ctx) {
+        ret if ret == -i64::from(EMFILE) => failed(&ctx, EMFILE),
+        ret if ret == -i64::from(ENFILE) => failed(&ctx, ENFILE),
+        _ => {}
+    }
+    0
+}
+
+#[inline(always)]
+fn failed(ctx: &TracePointContext, errno: u16) {
+    let task = Task::current();
+    Call::new(Context::Task, task).failed(ctx, task.door(), errno);
+}
+
+#[fexit]
+fn fds_fx(ctx: FExitContext) -> i32 {
+    let (end, ret): (u64, i32) = if host!(allocator_takes_table: u32) == 0 {
+        (ctx.arg(1), ctx.arg(3))
+    } else {
+        (ctx.arg(2), ctx.arg(4))
+    };
+    if ret == -i32::from(EMFILE) {
+        no_descriptor(&ctx, Context::AllocatorExit, Some(end));
+    }
+    0
+}
+
+#[kprobe]
+fn fds_kp(ctx: ProbeContext) -> u32 {
+    let end = if host!(allocator_takes_table: u32) == 0 {
+        kprobe::second(&ctx)
+    } else {
+        kprobe::third(&ctx)
+    };
+    Function::Allocator.enter([end, 0]);
+    0
+}
+
+#[kretprobe]
+fn fds_kr(ctx: RetProbeContext) -> u32 {
+    let arguments = Function::Allocator.leave();
+    #[expect(clippy::cast_possible_truncation, reason = "an int")]
+    let ret = kprobe::result(&ctx) as i32;
+    if ret == -i32::from(EMFILE) {
+        no_descriptor(&ctx, Context::Task, arguments.map(|[end, _]| end));
+    }
+    0
+}
+
+#[inline(always)]
+fn no_descriptor<C: EbpfContext>(ctx: &C, context: Context, end: Option<u64>) {
+    let task = Task::current();
+    if is_accepting() {
+        return;
+    }
+    let door = task.door();
+    if has_own_probe(door) {
+        return;
+    }
+    if door == INOTIFY_INIT || door == INOTIFY_INIT1 {
+        note_counted(door);
+    }
+    // An unsigned int.
+    let limit = end.map(|end| end & 0xffff_ffff);
+    Call { limit, ..Call::new(context, task) }.failed(ctx, door, EMFILE);
+}
+
+#[fexit]
+fn files_fx(ctx: FExitContext) -> i32 {
+    // A pointer, to the verifier; an errno in it can only be had by the helper (5.17).
+    if ctx.ret::<i64>() == Ok(-i64::from(ENFILE)) {
+        no_file(&ctx, Context::FileExit);
+    }
+    0
+}
+
+#[kretprobe]
+fn files_kr(ctx: RetProbeContext) -> u32 {
+    if kprobe::result(&ctx) == -i64::from(ENFILE) {
+        no_file(&ctx, Context::Task);
+    }
+    0
+}
+
+#[inline(always)]
+fn no_file<C: EbpfContext>(ctx: &C, context: Context) {
+    let task = Task::current();
+    if is_accepting() {
+        return;
+    }
+    let door = task.door();
+    if has_own_probe(door) {
+        return;
+    }
+    if door == PIPE || door == PIPE2 {
+        note_counted(door);
+    }
+    Call::new(context, task).failed(ctx, door, ENFILE);
+}
+
+/// `do_inotify_init(flags)`: EMFILE without the allocator is the limit of the user's instances
+/// (fs/notify/inotify/inotify_user.c inotify_new_group, v6.18).
+#[fexit]
+fn inotify_fx(ctx: FExitContext) -> i32 {
+    no_instance(&ctx, Context::InotifyExit, ctx.arg::<i32>(1));
+    0
+}
+
+#[kretprobe]
+fn inotify_kr(ctx: RetProbeContext) -> u32 {
+    #[expect(clippy::cast_possible_truncation, reason = "an int")]
+    let ret = kprobe::result(&ctx) as i32;
+    no_instance(&ctx, Context::Task, ret);
+    0
+}
+
+#[inline(always)]
+fn no_instance<C: EbpfContext>(ctx: &C, context: Context, ret: i32) {
+    if ret == -i32::from(EMFILE) && !was_counted() {
+        let task = Task::current();
+        Call::new(context, task).failed(ctx, task.door(), Refusal::InotifyInstances as u16);
+    }
+}
+
+/// `create_pipe_files(files, flags)`: ENFILE without a file is the limit of the user's pipe pages
+/// (fs/pipe.c alloc_pipe_info, v6.18).
+#[fexit]
+fn pipe_fx(ctx: FExitContext) -> i32 {
+    no_pipe(&ctx, Context::PipeExit, ctx.arg::<i32>(2));
+    0
+}
+
+#[kretprobe]
+fn pipe_kr(ctx: RetProbeContext) -> u32 {
+    #[expect(clippy::cast_possible_truncation, reason = "an int")]
+    let ret = kprobe::result(&ctx) as i32;
+    no_pipe(&ctx, Context::Task, ret);
+    0
+}
+
+#[inline(always)]
+fn no_pipe<C: EbpfContext>(ctx: &C, context: Context, ret: i32) {
+    if ret == -i32::from(ENFILE) && !was_counted() {
+        let task = Task::current();
+        Call::new(context, task).failed(ctx, task.door(), Refusal::PipePages as u16);
+    }
+}
+
+/// The current task enters an accept of io_uring, which has a probe of its own.
+#[fentry]
+fn uring_in_fe(_ctx: FEntryContext) -> i32 {
+    enter_accept();
+    0
+}
+
+#[fexit]
+fn uring_out_fx(_ctx: FExitContext) -> i32 {
+    leave_accept();
+    0
+}
+
+#[kprobe]
+fn uring_in_kp(_ctx: ProbeContext) -> u32 {
+    enter_accept();
+    0
+}
+
+#[kretprobe]
+fn uring_out_kr(_ctx: RetProbeContext) -> u32 {
+    leave_accept();
+    0
+}
+
+#[inline(always)]
+fn enter_accept() {
+    let _ = ACCEPTING.insert(thread(), 1, 0);
+}
+
+#[inline(always)]
+fn leave_accept() {
+    let _ = ACCEPTING.remove(&thread());
+}
+
+#[inline(always)]
+fn is_accepting() -> bool {
+    // SAFETY: only looked at.
+    unsafe { ACCEPTING.get(&thread()) }.is_some()
+}
+
+#[inline(always)]
+fn thread() -> u32 {
+    bpf_get_current_pid_tgid() as u32
+}
+
+#[inline(always)]
+fn note_counted(door: u8) {
+    let _ = COUNTED.insert(thread(), door, 0);
+}
+
+#[inline(always)]
+fn was_counted() -> bool {
+    COUNTED.remove(&thread()).is_ok()
+}
+
+#[inline(always)]
+fn has_own_probe(door: u8) -> bool {
+    door >= Door::Accept as u8 && door <= Door::Socketpair as u8
+}

@@ -1,0 +1,284 @@
+//! Attaching what the plan says. What the host refuses is a new fact, and the plan is made anew.
+
+use std::{
+    fs::File,
+    os::fd::{AsFd as _, AsRawFd as _},
+    path::Path,
+};
+
+use anyhow::{Context as _, anyhow};
+use aya::{
+    Btf, Ebpf,
+    maps::{Array, Map, MapData},
+    programs::{
+        BtfTracePoint, CgroupAttachMode, CgroupSkb, CgroupSkbAttachType, FEntry, FExit, KProbe,
+        Program, ProgramError, TracePoint,
+    },
+};
+use fdtrace_common::names;
+
+use super::{
+    HostError,
+    error::errno_of,
+    plan::{AttachPlan, Planned, Refused, Request},
+    probes::{FormKind, NO_FORM, POLLED_FORM, Packets, Point, Step, Wanted},
+    support::{Support, forbidden},
+};
+
+/// One probe, as it is attached.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Attached {
+    /// The fact it observes.
+    pub probe: &'static str,
+    /// Its form; `none` where the host allows none, `sock_diag` where it is polled then.
+    pub form: &'static str,
+    /// What it is attached to.
+    pub points: Vec<String>,
+    /// Better forms that the host refused, and why.
+    pub refused: Vec<Refused>,
+}
+
+/// What was attached, and where the kernel tells how each program fares.
+pub(super) struct AttachReport {
+    pub(super) probes: Vec<Attached>,
+    pub(super) programs: Vec<Running>,
+}
+
+/// A program that is attached.
+pub(super) struct Running {
+    pub(super) name: &'static str,
+    /// `/proc/self/fdinfo` of it, open for as long as we run: on a host that runs out of file
+    /// handles nothing new can be opened.
+    pub(super) info: File,
+}
+
+/// Attaches every probe that is asked for in the best form that the host allows.
+pub(super) fn attach(
+    ebpf: &mut Ebpf,
+    support: &mut Support,
+    request: &Request,
+) -> anyhow::Result<AttachReport> {
+    let packets = ebpf.take_map(names::PACKETS).context("the object has no map PACKETS")?;
+    let packets = Array::try_from(packets)?;
+    let mut attacher = Attacher { ebpf, packets, btf: None, programs: Vec::new() };
+    let mut done: Vec<Attached> = Vec::new();
+    loop {
+        let plan = AttachPlan::from_support(support, request);
+        let Some(next) = plan.probes.into_iter().nth(done.len()) else { break };
+        let Some((kind, steps)) = next.chosen.as_ref() else {
+            done.push(without(next)?);
+            continue;
+        };
+        match attacher.form(*kind, steps, support) {
+            Ok(()) => done.push(Attached {
+                probe: next.probe.name,
+                form: kind.name(),
+                points: steps.iter().map(|step| step.point.name()).collect(),
+                refused: next.refused,
+            }),
+            Err((point, error)) => {
+                log::debug!("{}: {}: {error:#}", next.probe.name, point.name());
+                support.learn(point, format!("{error:#}"), is_forbidden(&error));
+            }
+        }
+    }
+    let report = AttachReport { probes: done, programs: attacher.programs };
+    for probe in &report.probes {
+        if probe.form == NO_FORM || probe.form == POLLED_FORM {
+            let why: Vec<_> = probe.refused.iter().map(describe).collect();
+            log::warn!("{}: using the form `{}`: {}", probe.probe, probe.form, why.join("; "));
+        }
+    }
+    Ok(report)
+}
+
+/// What is left where no form can be attached.
+fn without(planned: Planned) -> Result<Attached, HostError> {
+    let Planned { probe, refused, is_forced, .. } = planned;
+    if is_forced || probe.wanted == Wanted::Needed {
+        let why: Vec<_> = refused.iter().map(describe).collect();
+        let asked = if is_forced { " in the form that --form asks for" } else { "" };
+        let text = format!("`{}` cannot be observed{asked}: {}", probe.name, why.join("; "));
+        let advice = if is_forced { ". Without --form the next best form is used" } else { "" };
+        return Err(HostError::Unsupported(format!("{text}{advice}")));
+    }
+    let polled = probe.forms.iter().any(|form| form.kind == FormKind::CgroupSkb);
+    let form = if polled { POLLED_FORM } else { NO_FORM };
+    Ok(Attached { probe: probe.name, form, points: Vec::new(), refused })
+}
+
+fn describe(refused: &Refused) -> String {
+    format!("{}: {}", refused.form, refused.why)
+}
+
+struct Attacher<'a> {
+    ebpf: &'a mut Ebpf,
+    /// What the packet program counts.
+    packets: Array<MapData, u32>,
+    /// The kernel's BTF, as aya wants it: parsed when it is needed.
+    btf: Option<Btf>,
+    programs: Vec<Running>,
+}
+
+impl Attacher<'_> {
+    /// Attaches every step, or none: then the one that failed is told, and why.
+    fn form(
+        &mut self,
+        kind: FormKind,
+        steps: &[Step],
+        support: &Support,
+    ) -> Result<(), (Point, anyhow::Error)> {
+        let before = self.programs.len();
+        for step in steps {
+            if let Err(error) = self.step(*step, support) {
+                for running in self.programs.drain(before..) {
+                    if let Some(program) = self.ebpf.program_mut(running.name)
+                        && let Err(error) = unload(program)
+                    {
+                        log::warn!("{}: cannot be taken back: {error}", running.name);
+                    }
+                }
+                return Err((step.point, error));
+            }
+        }
+        log::debug!("attached {}: {} programs", kind.name(), self.programs.len() - before);
+        Ok(())
+    }
+
+    fn step(&mut self, step: Step, support: &Support) -> anyhow::Result<()> {
+        let Step { program: name, point, .. } = step;
+        let is_new = self.programs.iter().all(|running| running.name != name);
+        if let Point::Packets(kind) = point {
+            self.packets(name, kind, is_new, support)?;
+        } else {
+            self.function(name, point, is_new)?;
+        }
+        if is_new {
+            let program = self.program(name)?;
+            let path = format!("/proc/self/fdinfo/{}", program.fd()?.as_fd().as_raw_fd());
+            let info = File::open(&path).with_context(|| format!("open {path}"))?;
+            self.programs.push(Running { name, info });
+        }
+        Ok(())
+    }
+
+    fn program(&mut self, name: &str) -> anyhow::Result<&mut Program> {
+        self.ebpf.program_mut(name).with_context(|| format!("the object has no program {name}"))
+    }
+
+    fn function(&mut self, name: &'static str, point: Point, is_new: bool) -> anyhow::Result<()> {
+        if self.btf.is_none()
+            && matches!(point, Point::Fentry(_) | Point::Fexit(_) | Point::TpBtf(_))
+        {
+            self.btf = Some(Btf::from_sys_fs().context("read the kernel's BTF")?);
+        }
+        let program = self
+            .ebpf
+            .program_mut(name)
+            .with_context(|| format!("the object has no program {name}"))?;
+        let loading = |error| refused(error, &format!("loading {name}"));
+        let attaching =
+            |error: ProgramError| explain(error, &format!("attaching {name} to {}", point.name()));
+        match (point, self.btf.as_ref()) {
+            (Point::Fentry(function), Some(btf)) => {
+                let program: &mut FEntry = program.try_into()?;
+                program.load(function.name, btf).map_err(loading)?;
+                program.attach().map_err(attaching)?;
+            }
+            (Point::Fexit(function), Some(btf)) => {
+                let program: &mut FExit = program.try_into()?;
+                program.load(function.name, btf).map_err(loading)?;
+                program.attach().map_err(attaching)?;
+            }
+            (Point::TpBtf(tracepoint), Some(btf)) => {
+                let program: &mut BtfTracePoint = program.try_into()?;
+                program.load(tracepoint, btf).map_err(loading)?;
+                program.attach().map_err(attaching)?;
+            }
+            (Point::Kprobe(function) | Point::Kretprobe(function), _) => {
+                let program: &mut KProbe = program.try_into()?;
+                program.load().map_err(loading)?;
+                program.attach(function.name, 0).map_err(attaching)?;
+            }
+            (Point::SysExit(call), _) => {
+                let program: &mut TracePoint = program.try_into()?;
+                if is_new {
+                    program.load().map_err(loading)?;
+                }
+                let event = format!("sys_exit_{call}");
+                program.attach("syscalls", &event).map_err(attaching)?;
+            }
+            (Point::Fentry(_) | Point::Fexit(_) | Point::TpBtf(_) | Point::Packets(_), _) => {
+                return Err(anyhow!("{} is no such point", point.name()));
+            }
+        }
+        Ok(())
+    }
+
+    fn packets(
+        &mut self,
+        name: &'static str,
+        kind: Packets,
+        is_new: bool,
+        support: &Support,
+    ) -> anyhow::Result<()> {
+        if is_new {
+            let root = support.cgroup.as_deref().unwrap_or(Path::new("/sys/fs/cgroup"));
+            let shown = root.display();
+            let directory = File::open(root).with_context(|| format!("open {shown}"))?;
+            let program: &mut CgroupSkb = self.program(name)?.try_into()?;
+            program.load().map_err(|error| refused(error, &format!("loading {name}")))?;
+            // A link is always one of many on a cgroup; the mode is for the older way.
+            program
+                .attach(directory, CgroupSkbAttachType::Ingress, CgroupAttachMode::Single)
+                .map_err(|error| explain(error, &format!("attaching {name} to {shown}")))?;
+        }
+        Ok(self.packets.set(kind as u32, 1, 0)?)
+    }
+}
+
+fn unload(program: &mut Program) -> Result<(), ProgramError> {
+    match program {
+        Program::FEntry(program) => program.unload(),
+        Program::FExit(program) => program.unload(),
+        Program::KProbe(program) => program.unload(),
+        Program::TracePoint(program) => program.unload(),
+        Program::BtfTracePoint(program) => program.unload(),
+        Program::CgroupSkb(program) => program.unload(),
+        _ => Ok(()),
+    }
+}
+
+/// The verifier's log is long, and for the debug log.
+fn refused(error: ProgramError, step: &str) -> anyhow::Error {
+    match error {
+        ProgramError::LoadError { io_error, verifier_log } => {
+            log::debug!("{step}: {io_error}: {verifier_log}");
+            explain(io_error, step)
+        }
+        error => explain(error, step),
+    }
+}
+
+fn is_forbidden(error: &anyhow::Error) -> bool {
+    matches!(errno_of(error.as_ref()), Some(libc::EPERM | libc::EACCES))
+}
+
+/// EPERM here is the host's word, for the capabilities were checked.
+pub(super) fn explain<E>(error: E, step: &str) -> anyhow::Error
+where
+    E: std::error::Error + Send + Sync + 'static,
+{
+    let text = match errno_of(&error) {
+        Some(libc::EPERM | libc::EACCES) => format!("{step}: {}", forbidden()),
+        // ENOTSUPP, which has no name outside the kernel.
+        Some(524) => format!("{step}: the kernel cannot do that on this machine (ENOTSUPP)"),
+        _ => format!("{step} failed"),
+    };
+    anyhow::Error::new(error).context(text)
+}
+
+/// Where a map of the object is needed by name.
+pub(super) fn take(ebpf: &mut Ebpf, name: &str) -> anyhow::Result<Map> {
+    ebpf.take_map(name).with_context(|| format!("the object has no map {name}"))
+}

@@ -113,6 +113,8 @@ fn exhaust(spec: &Spec<'_>, objects: &Objects, names: &[&str], errno: Errno) {
         }
     }
     say("done", &json!({ "failures": failures, "highest": highest }));
+    // All is held until the test has seen what fdtrace says of it.
+    wait();
 }
 
 /// A setting of the system, until it is put back.

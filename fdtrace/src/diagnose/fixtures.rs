@@ -5,7 +5,7 @@ use std::time::{Duration, SystemTime};
 use super::{Failed, LimitFacts, limits};
 use crate::model::{
     Ancestor, BootTime, ChainEnd, Comm, Diagnosis, FdLimits, FileFact, Limit, Manager, Pid, Place,
-    ProcessId, Provenance, Role, Runtime, Setting, SettingSource, Sysctl, SystemLimits, Unit,
+    ProcessId, Provenance, Role, Runtime, Setting, SettingSource, Sysctl, Sysctls, Unit,
 };
 
 pub(super) const DAY: u64 = 86_400;
@@ -88,7 +88,7 @@ pub(super) fn provenance(chain: Vec<Ancestor>) -> Provenance {
         chain_end: ChainEnd::Init,
         runtime: Runtime::Other,
         login: None,
-        system: SystemLimits {
+        system: Sysctls {
             nr_open: Sysctl { value: Some(1_048_576), configured: None },
             file_max: Sysctl { value: Some(100_000), configured: None },
             inotify_instances: Sysctl { value: Some(128), configured: None },

@@ -23,7 +23,7 @@ pub use listener::{AcceptQueue, Backlog, Listener, ListenerAddress, Target, Unix
 pub use process::{Comm, Pid, Process, ProcessId, Tid};
 pub use provenance::{
     Ancestor, ChainEnd, ConfiguredSysctl, ContainerRuntime, FileFact, LoginLimits, Manager, Place,
-    Program, Provenance, Role, Runtime, Setting, SettingSource, Sysctl, SystemLimits, Unit,
+    Program, Provenance, Role, Runtime, Setting, SettingSource, Sysctl, Sysctls, Unit,
 };
 pub use report::{
     CounterPair, EpisodeReport, LostCount, LostKind, LostReport, ProbeReport, Reconciliation,

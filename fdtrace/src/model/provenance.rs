@@ -21,7 +21,7 @@ pub struct Provenance {
     /// given it to this process.
     pub login: Option<LoginLimits>,
     /// Limits of the whole system.
-    pub system: SystemLimits,
+    pub system: Sysctls,
     /// What could not be read, each with the reason.
     pub unknown: Vec<String>,
 }
@@ -333,7 +333,7 @@ pub enum Runtime {
 
 /// Limits of the whole system, and what configuration says of them.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct SystemLimits {
+pub struct Sysctls {
     /// `fs.nr_open`: the highest limit a process may have.
     pub nr_open: Sysctl,
     /// `fs.file-max`: how many file handles there may be.

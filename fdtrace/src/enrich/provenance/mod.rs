@@ -23,7 +23,7 @@ mod users;
 use std::path::Path;
 
 use self::{chain::Chain, root::Root, search::Search};
-use crate::model::{ChainEnd, Pid, Provenance, Runtime, SystemLimits};
+use crate::model::{ChainEnd, Pid, Provenance, Runtime, Sysctls};
 
 /// Reads all about the limit of a process.
 ///
@@ -64,7 +64,7 @@ fn nothing(what: String) -> Provenance {
         chain_end: ChainEnd::Unreadable(what.clone()),
         runtime: Runtime::Unknown,
         login: None,
-        system: SystemLimits::default(),
+        system: Sysctls::default(),
         unknown: vec![what],
     }
 }

@@ -7,10 +7,10 @@ use std::{
 };
 
 use super::root::Root;
-use crate::model::{ConfiguredSysctl, Sysctl, SystemLimits};
+use crate::model::{ConfiguredSysctl, Sysctl, Sysctls};
 
 /// Reads values and configuration.
-pub(super) fn read(root: &Root, unknown: &mut Vec<String>) -> SystemLimits {
+pub(super) fn read(root: &Root, unknown: &mut Vec<String>) -> Sysctls {
     let mut value = |name: &str| {
         let path = Path::new("/proc/sys").join(name);
         match root.read(&path) {
@@ -26,7 +26,7 @@ pub(super) fn read(root: &Root, unknown: &mut Vec<String>) -> SystemLimits {
         }
     };
     let number = |text: Option<String>| text.and_then(|text| text.trim().parse().ok());
-    let mut limits = SystemLimits {
+    let mut limits = Sysctls {
         nr_open: Sysctl { value: number(value("fs/nr_open")), configured: None },
         file_max: Sysctl { value: number(value("fs/file-max")), configured: None },
         inotify_instances: Sysctl {
@@ -149,7 +149,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let mut unknown = Vec::new();
         let limits = read(&Root::open(dir.path()).unwrap(), &mut unknown);
-        assert_eq!(limits, SystemLimits::default());
+        assert_eq!(limits, Sysctls::default());
         assert_eq!(unknown.len(), 4);
         assert_eq!(unknown[0], "could not read /proc/sys/fs/nr_open: no such file");
     }

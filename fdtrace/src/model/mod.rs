@@ -26,8 +26,8 @@ pub use provenance::{
     Program, Provenance, Role, Runtime, Setting, SettingSource, Sysctl, Sysctls, Unit,
 };
 pub use report::{
-    CounterPair, EpisodeReport, LostCount, LostKind, LostReport, ProbeReport, Reconciliation,
-    Refused, RefusedForm, Report, Started, Summary, Total,
+    CounterPair, DiagnosisReport, EpisodeReport, LostCount, LostKind, LostReport, ProbeReport,
+    Reconciliation, Refused, RefusedForm, Report, Started, Summary, Total,
 };
 pub use socket::{
     LimitSource, ListenerFilter, ListenerReport, ListenersReport, ListeningSocket, OwnerFds, Risk,

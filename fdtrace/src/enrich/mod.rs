@@ -5,6 +5,8 @@
 //! root that the caller names. Nothing here waits, writes, or calls bpf(2), and nothing read here
 //! decides whether a failure is counted.
 
+pub mod acceptor;
+pub mod census;
 mod cgroup;
 mod netns;
 mod owners;
@@ -12,9 +14,12 @@ mod parse;
 mod proc_dir;
 mod processes;
 mod sock_diag;
+mod task_dir;
+mod worker;
 
 pub use cgroup::{Placement, placement};
 pub use netns::{Namespaces, NetnsDelta, NetnsFacts};
 pub use owners::{Owner, Owners, owners_now, same_process};
 pub use processes::Processes;
 pub use sock_diag::{HostListeners, NetnsListeners, TcpListeners, host_listeners};
+pub use worker::Worker;

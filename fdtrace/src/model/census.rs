@@ -34,6 +34,9 @@ pub struct Census {
     pub paths: Vec<PathShare>,
     /// How long nothing has come from peers, by state. Empty where the kernel did not say.
     pub silence: Vec<Silence>,
+    /// Connections in CLOSE_WAIT whose end the process has read: it knows that the peer has closed,
+    /// and has not closed itself.
+    pub end_was_read: u64,
     /// Time of one core that it took.
     pub cost: Duration,
     /// What could not be found out, each with the reason.

@@ -31,6 +31,7 @@ pub(crate) const TESTS: &[Test] = &[
     ("census_of_every_kind", every_kind),
     ("census_of_privileged_sockets", privileged_sockets),
     ("census_of_connections", connections),
+    ("census_of_ends_that_were_read", ends_that_were_read),
     ("census_of_connections_to_oneself", to_oneself),
     ("census_of_paths", paths),
     ("census_in_another_namespace", another_namespace),
@@ -144,6 +145,17 @@ fn connections() {
     let silence = census.silence_of(TcpState::CloseWait).unwrap();
     assert!(silence.median >= before.saturating_sub(Duration::from_millis(20)), "{silence:?}");
     assert!(silence.longest <= left.elapsed() + Duration::from_millis(20), "{silence:?}");
+}
+
+/// What tells a program that does not close from one that does not look.
+fn ends_that_were_read() {
+    let mut holder = Holder::start("");
+    drop(holder.connect("127.0.0.7", 9));
+    let _established = holder.connect("127.0.0.7", 3);
+    assert_eq!(take(&holder).end_was_read, 0);
+    holder.read(5);
+    let census = take(&holder);
+    assert_eq!((census.tcp(TcpState::CloseWait), census.end_was_read), (9, 5));
 }
 
 fn to_oneself() {

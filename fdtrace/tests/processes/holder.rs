@@ -1,11 +1,12 @@
 //! A process that holds what it is told to.
 //!
 //! It is told in `HOLDER` as `key=number` pairs, opens that, says `ready PORT` on stdout, and stays
-//! until stdin ends. Each line on stdin makes it accept so many connections, and say `accepted`.
+//! until stdin ends. A number on stdin makes it accept so many connections and say `accepted`, the
+//! word `read` makes it read once from so many, the first ones, as it then says.
 
 use std::{
     fs::{self, File},
-    io::{BufRead as _, BufReader, Write as _},
+    io::{BufRead as _, BufReader, Read as _, Write as _},
     net::{TcpListener, TcpStream, UdpSocket},
     os::{
         fd::{AsFd as _, AsRawFd as _, FromRawFd as _, OwnedFd, RawFd},
@@ -68,6 +69,13 @@ impl Holder {
     pub(crate) fn accept(&mut self, count: usize) {
         writeln!(self.stdin.as_mut().unwrap(), "{count}").unwrap();
         self.line("accepted");
+    }
+
+    /// Reads once from connections accepted, the first ones.
+    #[track_caller]
+    pub(crate) fn read(&mut self, count: usize) {
+        writeln!(self.stdin.as_mut().unwrap(), "read {count}").unwrap();
+        self.line("was read");
     }
 
     #[track_caller]
@@ -146,7 +154,15 @@ pub(crate) fn run(spec: &str) {
     let mut accepted = Vec::new();
     let mut serve = move || {
         for line in std::io::stdin().lines() {
-            let count: usize = line.unwrap().parse().unwrap();
+            let line = line.unwrap();
+            if let Some(count) = line.strip_prefix("read ") {
+                for connection in accepted.iter_mut().take(count.parse().unwrap()) {
+                    assert_eq!(TcpStream::read(connection, &mut [0; 16]).unwrap(), 0);
+                }
+                println!("was read");
+                continue;
+            }
+            let count: usize = line.parse().unwrap();
             accepted.extend((0..count).map(|_| listener.accept().unwrap().0));
             println!("accepted");
         }

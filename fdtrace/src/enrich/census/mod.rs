@@ -27,11 +27,11 @@ pub use self::budget::{Budget, Pace};
 use self::{
     budget::Meter,
     descriptors::{Descriptors, Walked},
-    tally::{Table, Tally},
+    tally::{Coverage, Table, Tally},
 };
 use super::{
     netns::look,
-    sock_diag::connections,
+    sock_diag::connections::{self, Read},
     task_dir::TaskDir,
     worker::{self, Worker},
 };
@@ -95,10 +95,13 @@ fn table(root: &Path, process: &TaskDir, meter: &Meter<'_>, unknown: &mut Vec<St
         dumped
     };
     match read {
-        Ok(true) => table.is_complete = true,
-        Ok(false) => {
-            let why = "the namespace has more sockets than there was time for";
-            unknown.push(format!("the states of some TCP sockets: {why}"));
+        Ok(Read { is_complete: true, .. }) => table.coverage = Coverage::All,
+        Ok(read) => {
+            let counts = |name: &str| process.text(name).unwrap_or_default();
+            let all = connections::counted(&counts("net/sockstat"), &counts("net/sockstat6"));
+            table.coverage = all.map_or(Coverage::Unknown, |all| Coverage::of(read.sockets, all));
+            let why = "there was time to read a part of the namespace's sockets";
+            unknown.push(format!("the exact number of TCP sockets in each state: {why}"));
         }
         Err(error) => unknown.push(format!("the states of TCP sockets: {error}")),
     }

@@ -23,14 +23,44 @@ const MOST_SHOWN: usize = 8;
 /// Paths are kept up to so many bytes.
 const MOST_PATHS: usize = 4 * 1024 * 1024;
 
+/// Fewer connections than this tell nothing of others.
+const LEAST_SAMPLE: u64 = 200;
+
+/// How much of a table was read.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub(super) enum Coverage {
+    /// Everything: what is not in it, is nowhere.
+    All,
+    /// Such a part of it, 0 to 1. The kernel's order is by hash: it is a fair one.
+    Part(f64),
+    /// Nobody can say.
+    #[default]
+    Unknown,
+}
+
+impl Coverage {
+    /// From numbers of IPv4 and IPv6 sockets that were read, and that there are.
+    #[expect(clippy::cast_precision_loss, reason = "no host has 2^53 sockets")]
+    pub(super) fn of(read: [u64; 2], all: [u64; 2]) -> Self {
+        let (sum_read, sum_all): (u64, u64) = (read.iter().sum(), all.iter().sum());
+        // IPv4 comes first. If it took all the time, of IPv6 nothing is known.
+        let is_fair = read[1] > 0 || all[1] * 20 < sum_all;
+        if is_fair && sum_read > 0 && sum_read <= sum_all {
+            Self::Part(sum_read as f64 / sum_all as f64)
+        } else {
+            Self::Unknown
+        }
+    }
+}
+
 /// TCP sockets of the process's network namespace.
 #[derive(Debug, Default)]
 pub(super) struct Table {
     by_inode: HashMap<u64, Connection>,
     /// Addresses in LISTEN, by port.
     listening: HashMap<u16, Vec<IpAddr>>,
-    /// Whether all of them are in it.
-    pub(super) is_complete: bool,
+    /// How many of them are in it.
+    pub(super) coverage: Coverage,
 }
 
 impl Table {
@@ -113,7 +143,9 @@ impl<'a> Tally<'a> {
                         self.connections.push(*connection);
                         FdKind::Tcp(connection.state)
                     }
-                    (None, FdKind::TcpUnlisted) if !self.table.is_complete => FdKind::TcpUnread,
+                    (None, FdKind::TcpUnlisted) if self.table.coverage != Coverage::All => {
+                        FdKind::TcpUnread
+                    }
                     (None, protocol) => protocol,
                 }
             }
@@ -137,17 +169,64 @@ impl<'a> Tally<'a> {
         }
     }
 
+    /// Where only a part of the table was read, what is known of some connections is taken for what
+    /// all of them are like. Gives the scale for connections.
+    #[expect(
+        clippy::cast_precision_loss,
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "no process has 2^53 descriptors, and none less than 0"
+    )]
+    fn estimate_unread(&mut self, scale: Scale) -> Scale {
+        let known = self.connections.len() as u64;
+        let unread = self.kinds.get(&FdKind::TcpUnread).copied().unwrap_or(0);
+        let Coverage::Part(part) = self.table.coverage else {
+            return scale;
+        };
+        if known < LEAST_SAMPLE || unread == 0 {
+            return scale;
+        }
+        let all = (known + unread) as f64;
+        let listed = known as f64 / part;
+        // So few may be chance.
+        let listed = if listed > all * 0.9 { all } else { listed };
+        self.kinds.remove(&FdKind::TcpUnread);
+        let unlisted = (all - listed).round() as u64;
+        if unlisted > 0 {
+            self.kinds.insert(FdKind::TcpUnlisted, unlisted);
+        }
+        Scale(scale.0 * listed / known as f64)
+    }
+
     /// The census, scaled up from those that were looked at to those that are open.
-    pub(super) fn finish(self, open: OpenFds, looked_at: u64, mut unknown: Vec<String>) -> Census {
-        let scale = Scale { open: open.number(), looked_at };
+    pub(super) fn finish(
+        mut self,
+        open: OpenFds,
+        looked_at: u64,
+        mut unknown: Vec<String>,
+    ) -> Census {
+        let scale = Scale::new(open.number(), looked_at);
         if self.paths_left_out > 0 {
             let left_out = scale.up(self.paths_left_out);
             unknown
                 .push(format!("the paths of {left_out} descriptors: they were too long to keep"));
         }
-        let mut kinds: Vec<_> =
-            self.kinds.into_iter().map(|(kind, count)| (kind, scale.up(count))).collect();
+        let tcp_scale = self.estimate_unread(scale);
+        let mut kinds: Vec<_> = self
+            .kinds
+            .into_iter()
+            .map(|(kind, count)| {
+                let scale = if matches!(kind, FdKind::Tcp(_)) { tcp_scale } else { scale };
+                (kind, scale.up(count))
+            })
+            .collect();
         kinds.sort_by(|(a, x), (b, y)| y.cmp(x).then_with(|| a.cmp(b)));
+        // The end of a connection takes a place in the queue like a byte until it is read
+        // (net/ipv4/tcp.c tcp_recvmsg_locked, found_fin_ok, v6.18).
+        let end_was_read = |connection: &&Connection| {
+            connection.state == TcpState::CloseWait && connection.unread == 0
+        };
+        let end_was_read = self.connections.iter().filter(end_was_read).count() as u64;
         let ends = Ends::of(&self.connections, self.table);
         let distinct = |is_client: bool| {
             let is = |peer: &&Peer| matches!(peer, Peer::Client(_)) == is_client;
@@ -158,14 +237,15 @@ impl<'a> Tally<'a> {
             looked_at,
             kinds,
             distinct_peers: DistinctPeers { clients: distinct(true), servers: distinct(false) },
-            listeners: ends.listener_shares(scale),
-            local_ports: ends.port_shares(scale),
-            peers: ends.peer_shares(scale),
+            listeners: ends.listener_shares(tcp_scale),
+            local_ports: ends.port_shares(tcp_scale),
+            peers: ends.peer_shares(tcp_scale),
             paths: path_shares(self.paths, scale),
             silence: [TcpState::Established, TcpState::CloseWait]
                 .into_iter()
                 .filter_map(|state| silence(&self.connections, state))
                 .collect(),
+            end_was_read: tcp_scale.up(end_was_read),
             cost: Duration::ZERO,
             unknown,
         }
@@ -174,20 +254,23 @@ impl<'a> Tally<'a> {
 
 /// From a sample to all.
 #[derive(Clone, Copy)]
-struct Scale {
-    open: u64,
-    looked_at: u64,
-}
+struct Scale(f64);
 
 impl Scale {
+    #[expect(clippy::cast_precision_loss, reason = "no process has 2^53 descriptors")]
+    fn new(open: u64, looked_at: u64) -> Self {
+        let is_sampled = looked_at > 0 && looked_at < open;
+        Self(if is_sampled { open as f64 / looked_at as f64 } else { 1.0 })
+    }
+
+    #[expect(
+        clippy::cast_precision_loss,
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "no process has 2^53 descriptors, and none less than 0"
+    )]
     fn up(self, count: u64) -> u64 {
-        if self.looked_at == 0 || self.looked_at >= self.open {
-            return count;
-        }
-        let half = u128::from(self.looked_at / 2);
-        let scaled =
-            (u128::from(count) * u128::from(self.open) + half) / u128::from(self.looked_at);
-        u64::try_from(scaled).unwrap_or(u64::MAX)
+        (count as f64 * self.0).round() as u64
     }
 }
 

@@ -20,8 +20,7 @@ use netlink_sys::{Socket, SocketAddr as NetlinkAddr, protocols::NETLINK_SOCK_DIA
 use super::{dump, unavailable};
 use crate::model::TcpState;
 
-/// A TCP socket that a process may hold: listeners too, but not those that no process has (inode 0:
-/// orphans, TIME_WAIT, half-open).
+/// A TCP socket, a listener too. Those that no process has, have inode 0.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::enrich) struct Connection {
     pub(in crate::enrich) inode: u64,
@@ -31,24 +30,43 @@ pub(in crate::enrich) struct Connection {
     pub(in crate::enrich) remote: SocketAddr,
     /// Since anything came from the peer; `None` where the kernel does not tell.
     pub(in crate::enrich) silent: Option<Duration>,
+    /// What has come and was not read: bytes, and one more for the peer's end of the connection.
+    pub(in crate::enrich) unread: u32,
+}
+
+/// How much was read of what a namespace has.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(in crate::enrich) struct Read {
+    /// Whether it was all.
+    pub(in crate::enrich) is_complete: bool,
+    /// Sockets of IPv4 and of IPv6, also those that no process has.
+    pub(in crate::enrich) sockets: [u64; 2],
 }
 
 /// Whether to go on.
 pub(in crate::enrich) type GoOn<'a> = &'a dyn Fn() -> bool;
 
-/// Gives every socket of the namespace that the calling thread is in to `take`, until `go_on` says
-/// no. Whether these were all.
+/// Gives every socket that a process may hold, of the namespace that the calling thread is in, to
+/// `take`, until `go_on` says
+/// no.
 pub(in crate::enrich) fn dumped(
     take: &mut impl FnMut(Connection),
     go_on: GoOn<'_>,
-) -> io::Result<bool> {
-    for family in [AF_INET, AF_INET6] {
-        let all = dump_family(family, take, go_on);
+) -> io::Result<Read> {
+    let mut read = Read::default();
+    for (family, sockets) in [AF_INET, AF_INET6].into_iter().zip(&mut read.sockets) {
+        let mut counted = |connection: Connection| {
+            *sockets += 1;
+            if connection.inode != 0 {
+                take(connection);
+            }
+        };
+        let all = dump_family(family, &mut counted, go_on);
         if !all.map_err(|error| unavailable("tcp_diag", &error))? {
-            return Ok(false);
+            return Ok(read);
         }
     }
-    Ok(true)
+    Ok(Read { is_complete: true, ..read })
 }
 
 /// The same from the `net/tcp` and `net/tcp6` of a process, which need not be in the caller's
@@ -57,17 +75,37 @@ pub(in crate::enrich) fn listed(
     open: &dyn Fn(&str) -> io::Result<OwnedFd>,
     take: &mut impl FnMut(Connection),
     go_on: GoOn<'_>,
-) -> io::Result<bool> {
-    let tcp = BufReader::new(File::from(open("net/tcp")?));
-    if !table(tcp, take, go_on)? {
-        return Ok(false);
+) -> io::Result<Read> {
+    let mut read = Read::default();
+    for (name, sockets) in ["net/tcp", "net/tcp6"].into_iter().zip(&mut read.sockets) {
+        let file = match open(name) {
+            Ok(file) => BufReader::new(File::from(file)),
+            // A host without IPv6.
+            Err(error) if error.kind() == io::ErrorKind::NotFound && name == "net/tcp6" => continue,
+            Err(error) => return Err(error),
+        };
+        let mut counted = |connection: Connection| {
+            *sockets +=
+                u64::from(!matches!(connection.state, TcpState::TimeWait | TcpState::SynRecv));
+            if connection.inode != 0 {
+                take(connection);
+            }
+        };
+        if !table(file, &mut counted, go_on)? {
+            return Ok(read);
+        }
     }
-    match open("net/tcp6") {
-        Ok(file) => table(BufReader::new(File::from(file)), take, go_on),
-        // A host without IPv6.
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(true),
-        Err(error) => Err(error),
-    }
+    Ok(Read { is_complete: true, ..read })
+}
+
+/// Sockets of IPv4 and of IPv6 that a namespace has, as its `sockstat` and `sockstat6` say: those
+/// that a dump would show (net/ipv4/inet_hashtables.c __inet_hash, v6.18).
+pub(in crate::enrich) fn counted(sockstat: &str, sockstat6: &str) -> Option<[u64; 2]> {
+    let in_use = |text: &str, label: &str| {
+        let line = text.lines().find_map(|line| line.strip_prefix(label))?;
+        line.trim_start().strip_prefix("inuse ")?.split_ascii_whitespace().next()?.parse().ok()
+    };
+    Some([in_use(sockstat, "TCP:")?, in_use(sockstat6, "TCP6:").unwrap_or(0)])
 }
 
 pub(super) fn request(family: u8) -> Vec<u8> {
@@ -143,6 +181,7 @@ fn connection(message: &[u8]) -> Option<Connection> {
     const DESTINATION_PORT: usize = 6;
     const SOURCE: usize = 8;
     const DESTINATION: usize = 24;
+    const UNREAD: usize = 56;
     const INODE: usize = 68;
     const ATTRIBUTES: usize = 72;
     let inode = u64::from(word(message, INODE)?);
@@ -156,11 +195,12 @@ fn connection(message: &[u8]) -> Option<Connection> {
         };
         Some(SocketAddr::new(ip, half(message, port)?.to_be()))
     };
-    (inode != 0).then_some(Connection {
+    Some(Connection {
         inode,
         state,
         local: address(SOURCE, SOURCE_PORT)?,
         remote: address(DESTINATION, DESTINATION_PORT)?,
+        unread: word(message, UNREAD)?,
         silent: if state == TcpState::Listen { None } else { silent(&message[ATTRIBUTES..]) },
     })
 }
@@ -207,7 +247,6 @@ pub(super) fn table(
         }
         if number > 0
             && let Some(connection) = row(&line)
-            && connection.inode != 0
         {
             take(connection);
         }
@@ -224,8 +263,10 @@ fn row(line: &str) -> Option<Connection> {
     let local = address(fields.next()?)?;
     let remote = address(fields.next()?)?;
     let state = TcpState::from_kernel(u8::from_str_radix(fields.next()?, 16).ok()?)?;
-    let inode = fields.nth(5)?.parse().ok()?;
-    Some(Connection { inode, state, local, remote, silent: None })
+    let (_, unread) = fields.next()?.split_once(':')?;
+    let unread = u32::from_str_radix(unread, 16).ok()?;
+    let inode = fields.nth(4)?.parse().ok()?;
+    Some(Connection { inode, state, local, remote, silent: None, unread })
 }
 
 /// `0100007F:2380`: the address as 32-bit words of this machine (net/ipv4/tcp_ipv4.c

@@ -16,6 +16,8 @@ pub mod enrich;
 
 pub mod aggregate;
 
+pub mod diagnose;
+
 pub mod output;
 
 pub mod pipeline;

@@ -77,6 +77,12 @@ pub(super) fn several(number: u64, one: &str, more: &str) -> String {
     if number == 1 { format!("one {one}") } else { format!("{number} {more}") }
 }
 
+/// Whether a name needs no quoting in a shell.
+pub(super) fn is_plain(name: &str) -> bool {
+    let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.@:".contains(&byte);
+    !name.is_empty() && !name.starts_with('-') && name.bytes().all(is_plain)
+}
+
 /// The least part that a share is of all, if it was found in a sample: two standard deviations
 /// below.
 pub(super) fn at_least(census: &Census, share: f64) -> f64 {
@@ -106,6 +112,9 @@ mod tests {
         }
         assert_eq!((per_second(10_000.4), per_second(0.25)), ("10000/s".into(), "0.2/s".into()));
         assert_eq!(percent(0.614), "61 %");
-        assert_eq!((several(1, "client", "clients"), several(7, "client", "clients")), ("one client".into(), "7 clients".into()));
+        assert_eq!(
+            (several(1, "client", "clients"), several(7, "client", "clients")),
+            ("one client".into(), "7 clients".into())
+        );
     }
 }

@@ -38,9 +38,10 @@ pub(super) fn growth(samples: &[FdSample]) -> Option<Growth> {
         return None;
     }
     #[expect(clippy::cast_precision_loss, reason = "no process has 2^53 descriptors")]
-    let by_connections = first.connections.zip(last.connections).map(|(then, now)| {
-        now.saturating_sub(then) as f64 / grown as f64
-    });
+    let by_connections = first
+        .connections
+        .zip(last.connections)
+        .map(|(then, now)| now.saturating_sub(then) as f64 / grown as f64);
     #[expect(clippy::cast_precision_loss, reason = "no process has 2^53 descriptors")]
     let per_second = grown as f64 / lasting.as_secs_f64();
     Some(Growth { lasting, from: first.open, to: last.open, per_second, by_connections })

@@ -67,15 +67,19 @@ fn add_context(diagnosis: &mut Diagnosis, facts: &HeldFacts<'_>, growth: Option<
 fn unknown(facts: &HeldFacts<'_>, growth: Option<Growth>) -> Diagnosis {
     let census = facts.census;
     let shown = census.kinds.iter().take(3);
-    let kinds: Vec<String> = shown
-        .map(|(kind, count)| format!("{} {kind}", percent(census.share(*count))))
-        .collect();
+    let kinds: Vec<String> =
+        shown.map(|(kind, count)| format!("{} {kind}", percent(census.share(*count)))).collect();
     let (why, certainty) = match census.kinds.first() {
         Some((kind, count)) if census.share(*count) >= MOST => {
             let most = of_open(census, *count);
-            (format!("{most} are {kind}; whether it needs them, nobody but its authors can say"), Certainty::Likely)
+            (
+                format!("{most} are {kind}; whether it needs them, nobody but its authors can say"),
+                Certainty::Likely,
+            )
         }
-        _ => (format!("no one kind fills its descriptors: {}", kinds.join(", ")), Certainty::Likely),
+        _ => {
+            (format!("no one kind fills its descriptors: {}", kinds.join(", ")), Certainty::Likely)
+        }
     };
     let mut diagnosis = Diagnosis {
         cause: Cause::Unknown,
@@ -85,9 +89,7 @@ fn unknown(facts: &HeldFacts<'_>, growth: Option<Growth>) -> Diagnosis {
             .kinds
             .iter()
             .take(3)
-            .map(|(kind, count)| {
-                from(text("kind", format!("{count} {kind}")), evidence::CENSUS)
-            })
+            .map(|(kind, count)| from(text("kind", format!("{count} {kind}")), evidence::CENSUS))
             .collect(),
         remedies: Vec::new(),
         unknown: Vec::new(),

@@ -47,7 +47,11 @@ fn close_wait(census: &Census) -> Option<Candidate> {
     let is_read = census.end_was_read * 2 >= number;
     let certainty = if is_old || is_read { Certainty::Certain } else { Certainty::Likely };
     let mut evidence = vec![from(count("close_wait", number, "connections"), CENSUS)];
-    let mut why = format!("{} are connections in CLOSE_WAIT{}", of_open(census, number), from_whom(census, number, &mut evidence));
+    let mut why = format!(
+        "{} are connections in CLOSE_WAIT{}",
+        of_open(census, number),
+        from_whom(census, number, &mut evidence)
+    );
     why.push_str(": the program does not close what its peer has closed");
     if number > 0 && is_read {
         why.push_str(", though it has read its end");
@@ -59,9 +63,12 @@ fn close_wait(census: &Census) -> Option<Candidate> {
     }
     let mut unknown = Vec::new();
     if certainty == Certainty::Likely {
-        unknown.push("whether it would close them later: they have not been so for long".to_owned());
+        unknown
+            .push("whether it would close them later: they have not been so for long".to_owned());
     }
-    let remedies = fix_and_restart("close a connection when read(2) returns 0, also after errors and timeouts");
+    let remedies = fix_and_restart(
+        "close a connection when read(2) returns 0, also after errors and timeouts",
+    );
     let diagnosis = Diagnosis { cause: Cause::FdLeak, certainty, why, evidence, remedies, unknown };
     (number > 0).then_some(Candidate { share, diagnosis })
 }
@@ -96,27 +103,55 @@ fn unlisted(census: &Census) -> Option<Candidate> {
         of_open(census, number)
     );
     let evidence = vec![from(count("tcp_unlisted", number, "sockets"), CENSUS)];
-    likely(census, number, why, evidence, "close a socket also when its connection was reset, shut down or refused")
+    likely(
+        census,
+        number,
+        why,
+        evidence,
+        "close a socket also when its connection was reset, shut down or refused",
+    )
 }
 
 /// One file, open hundreds of times.
 fn same_file(census: &Census) -> Option<Candidate> {
-    let most = census.paths.iter().filter(|share| share.files.is_none()).max_by_key(|share| share.fds)?;
+    let most =
+        census.paths.iter().filter(|share| share.files.is_none()).max_by_key(|share| share.fds)?;
     if most.fds < SAME_FILE {
         return None;
     }
     let path = most.path.display();
-    let why = format!("{} are the same file, {path}: the program opens it again and again, and does not close it", of_open(census, most.fds));
-    let evidence = vec![from(count("same_file", most.fds, "file descriptors"), CENSUS), from(text("path", path.to_string()), CENSUS)];
-    likely(census, most.fds, why, evidence, &format!("close {path} after use, or keep one descriptor of it"))
+    let why = format!(
+        "{} are the same file, {path}: the program opens it again and again, and does not close it",
+        of_open(census, most.fds)
+    );
+    let evidence = vec![
+        from(count("same_file", most.fds, "file descriptors"), CENSUS),
+        from(text("path", path.to_string()), CENSUS),
+    ];
+    likely(
+        census,
+        most.fds,
+        why,
+        evidence,
+        &format!("close {path} after use, or keep one descriptor of it"),
+    )
 }
 
 /// Files that nobody else can see any more.
 fn deleted(census: &Census) -> Option<Candidate> {
     let number = census.count(|kind| *kind == FdKind::DeletedFile);
-    let why = format!("{} are files that were deleted: the program does not close what it, or a rotation of logs, removes", of_open(census, number));
+    let why = format!(
+        "{} are files that were deleted: the program does not close what it, or a rotation of logs, removes",
+        of_open(census, number)
+    );
     let evidence = vec![from(count("deleted_files", number, "file descriptors"), CENSUS)];
-    likely(census, number, why, evidence, "close files before or after they are removed; make log rotation tell the program")
+    likely(
+        census,
+        number,
+        why,
+        evidence,
+        "close files before or after they are removed; make log rotation tell the program",
+    )
 }
 
 fn likely(
@@ -158,7 +193,10 @@ fn growing(census: &Census, growth: Growth) -> Option<Candidate> {
         cause: Cause::FdLeak,
         certainty: Certainty::Likely,
         why,
-        evidence: vec![from(text("kind", kind.to_string()), CENSUS), count("kind_fds", *number, "file descriptors")],
+        evidence: vec![
+            from(text("kind", kind.to_string()), CENSUS),
+            count("kind_fds", *number, "file descriptors"),
+        ],
         remedies: fix_and_restart(&format!("close descriptors of this kind ({kind}) after use")),
         unknown: vec!["whether it goes on so: the program may need them".to_owned()],
     };

@@ -6,9 +6,7 @@ use super::{
     evidence::{CENSUS, count, from, lasting, of_open, several, span, text},
     held::Candidate,
 };
-use crate::model::{
-    Cause, Census, Certainty, Diagnosis, Evidence, Peer, Remedy, TcpState, When,
-};
+use crate::model::{Cause, Census, Certainty, Diagnosis, Evidence, Peer, Remedy, TcpState, When};
 
 /// A client that has said nothing for so long may not be there any more.
 const LONG_SILENT: Duration = Duration::from_secs(300);
@@ -44,7 +42,8 @@ pub(super) fn candidate(census: &Census) -> Option<Candidate> {
     }
     let silence = census.silence_of(TcpState::Established).filter(|of| of.median >= LONG_SILENT);
     if let Some(silence) = silence {
-        why = format!("{why}; half of them have been silent for {} or longer", span(silence.median));
+        why =
+            format!("{why}; half of them have been silent for {} or longer", span(silence.median));
         evidence.push(from(lasting("silent_for", silence.median), "TCP_INFO"));
         unknown.push("whether the silent ones are still there".to_owned());
     }
@@ -56,7 +55,12 @@ pub(super) fn candidate(census: &Census) -> Option<Candidate> {
 }
 
 /// Says how many clients there are; whether one has most of the connections.
-fn add_peers(census: &Census, clients: u64, why: &mut String, evidence: &mut Vec<Evidence>) -> bool {
+fn add_peers(
+    census: &Census,
+    clients: u64,
+    why: &mut String,
+    evidence: &mut Vec<Evidence>,
+) -> bool {
     let at_least = if census.is_sampled() { "at least " } else { "" };
     let distinct = census.distinct_peers.clients;
     let is_client = |peer| matches!(peer, Peer::Client(_));

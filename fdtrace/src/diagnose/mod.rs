@@ -11,6 +11,7 @@ mod load;
 mod queue;
 mod slow_acceptor;
 mod syn_flood;
+mod sysctl;
 
 pub use behaviour::{AcceptFacts, FailureSample, QueueSample, behaviour};
 pub use held::{HeldFacts, held};

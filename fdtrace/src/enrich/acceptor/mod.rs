@@ -3,8 +3,6 @@
 
 mod look;
 mod parse;
-#[cfg(test)]
-mod tests;
 
 use std::{
     collections::HashMap,

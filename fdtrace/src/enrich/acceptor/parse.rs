@@ -92,6 +92,7 @@ fn name(number: i64) -> Option<&'static str> {
         (libc::SYS_openat, "openat"),
         (libc::SYS_flock, "flock"),
         (libc::SYS_wait4, "wait4"),
+        (libc::SYS_waitid, "waitid"),
         (libc::SYS_rt_sigsuspend, "rt_sigsuspend"),
         (libc::SYS_rt_sigtimedwait, "rt_sigtimedwait"),
         #[cfg(target_arch = "x86_64")]

@@ -37,8 +37,10 @@ pub(super) fn diagnose(facts: &QueueFacts<'_>) -> Option<Diagnosis> {
     }
     let is_certain = occupancy == Some(Occupancy::Bursts) && binding != Binding::Unknown;
     let places = u64::from(limit) + 1;
-    let why =
-        format!("the accept queue holds {places} connections{}", binding.words(facts.backlog));
+    let why = format!(
+        "the accept queue holds {places} connections{}",
+        binding.words(limit, facts.backlog)
+    );
     let why = match occupancy {
         Some(_) => format!("{why}; it is empty but for bursts of clients, which are longer"),
         None => format!("{why}, which a burst of clients fills"),
@@ -98,14 +100,24 @@ impl Binding {
         }
     }
 
-    fn words(self, backlog: Backlog) -> String {
+    fn words(self, limit: u32, backlog: Backlog) -> String {
         let now = backlog.somaxconn.map_or_else(String::new, |now| format!(" (now {now})"));
         match self {
-            Self::Argument => format!(", as the program asked; {SOMAXCONN}{now} would give more"),
+            Self::Argument if backlog.somaxconn.is_some_and(|now| now > limit) => {
+                format!(", as the program asked; {SOMAXCONN}{now} would give more")
+            }
+            Self::Argument => format!(
+                ", as the program asked{}",
+                if now.is_empty() {
+                    String::new()
+                } else {
+                    format!("; {SOMAXCONN}{now} gives no more")
+                }
+            ),
             Self::Somaxconn => format!(": {SOMAXCONN}{now} gives no more"),
             Self::FormerSomaxconn => format!(
-                ": {SOMAXCONN} was raised{now} after the program called listen(2), which keeps what \
-                 it was given"
+                ": {SOMAXCONN} was raised{now} after the program called listen(2), which \
+                 keeps what it was given"
             ),
             Self::Unknown => String::new(),
         }

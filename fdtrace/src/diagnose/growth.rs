@@ -26,9 +26,9 @@ pub(super) struct Growth {
 /// Growth over the samples, the oldest first; `None` where it is not steady, or where there are too
 /// few to tell.
 pub(super) fn growth(samples: &[FdSample]) -> Option<Growth> {
-    let (first, last) = (samples.first()?, samples.last()?);
-    let lasting = last.at.since(first.at);
-    let grown = last.open.checked_sub(first.open)?;
+    let (first, now) = (samples.first()?, samples.last()?);
+    let lasting = now.at.since(first.at);
+    let grown = now.open.checked_sub(first.open)?;
     if samples.len() < LEAST_SAMPLES || lasting < LEAST || grown * 5 < first.open.max(50) {
         return None;
     }
@@ -40,11 +40,11 @@ pub(super) fn growth(samples: &[FdSample]) -> Option<Growth> {
     #[expect(clippy::cast_precision_loss, reason = "no process has 2^53 descriptors")]
     let by_connections = first
         .connections
-        .zip(last.connections)
-        .map(|(then, now)| now.saturating_sub(then) as f64 / grown as f64);
+        .zip(now.connections)
+        .map(|(from, to)| to.saturating_sub(from) as f64 / grown as f64);
     #[expect(clippy::cast_precision_loss, reason = "no process has 2^53 descriptors")]
     let per_second = grown as f64 / lasting.as_secs_f64();
-    Some(Growth { lasting, from: first.open, to: last.open, per_second, by_connections })
+    Some(Growth { lasting, from: first.open, to: now.open, per_second, by_connections })
 }
 
 impl Growth {

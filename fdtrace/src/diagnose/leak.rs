@@ -141,7 +141,8 @@ fn same_file(census: &Census) -> Option<Candidate> {
 fn deleted(census: &Census) -> Option<Candidate> {
     let number = census.count(|kind| *kind == FdKind::DeletedFile);
     let why = format!(
-        "{} are files that were deleted: the program does not close what it, or a rotation of logs, removes",
+        "{} are files that were deleted: the program does not close what it, \
+         or a rotation of logs, removes",
         of_open(census, number)
     );
     let evidence = vec![from(count("deleted_files", number, "file descriptors"), CENSUS)];

@@ -67,24 +67,20 @@ fn add_peers(
     let of_clients = census.peers.iter().filter(|share| is_client(share.peer));
     let most = of_clients.max_by_key(|share| share.established);
     evidence.push(from(count("client_addresses", distinct, "addresses"), CENSUS));
-    match most.filter(|most| most.established * 2 >= clients) {
-        Some(most) => {
-            *why = format!("{why}; one client, {}, has {} of them", most.peer, most.established);
-            evidence.push(from(text("peer", most.peer.to_string()), CENSUS));
-            evidence.push(from(count("peer_established", most.established, "connections"), CENSUS));
-            true
-        }
-        None => {
-            *why = format!("{why}, from {at_least}{}", several(distinct, "address", "addresses"));
-            false
-        }
+    if let Some(most) = most.filter(|most| most.established * 2 >= clients) {
+        *why = format!("{why}; one client, {}, has {} of them", most.peer, most.established);
+        evidence.push(from(text("peer", most.peer.to_string()), CENSUS));
+        evidence.push(from(count("peer_established", most.established, "connections"), CENSUS));
+        return true;
     }
+    *why = format!("{why}, from {at_least}{}", several(distinct, "address", "addresses"));
+    false
 }
 
 fn remedies(has_silent: bool, is_one: bool) -> Vec<Remedy> {
     let mut texts = vec![
-        "give it as many descriptors as it shall have clients, or more instances; or have it refuse \
-         clients beyond a number of its own (nginx worker_connections, haproxy maxconn, \
+        "give it as many descriptors as it shall have clients, or more instances; or have it \
+         refuse clients beyond a number of its own (nginx worker_connections, haproxy maxconn, \
          redis maxclients)",
     ];
     if has_silent {

@@ -66,7 +66,8 @@ pub fn syn_flood(facts: &SynFacts<'_>) -> Diagnosis {
             Cause::BacklogTooSmall,
             Certainty::Likely,
             format!(
-                "{who} {served}, and {} of them complete a connection: a rush of clients, no attack",
+                "{who} {served}, and {} of them complete a connection: a rush of clients, no \
+                 attack",
                 percent(part)
             ),
         ),
@@ -85,9 +86,12 @@ pub fn syn_flood(facts: &SynFacts<'_>) -> Diagnosis {
         lasting("over", facts.lasting),
     ];
     let mut unknown = Vec::new();
-    match completed {
-        Some(part) => evidence.push(from(share("completed", part, "of the cookies sent"), "SyncookiesRecv")),
-        None => unknown.push("how many of these clients would complete a connection: no cookies were sent, or nobody counted those that came back".to_owned()),
+    if let Some(part) = completed {
+        let completed = share("completed", part, "of the cookies sent");
+        evidence.push(from(completed, "SyncookiesRecv"));
+    } else {
+        let why = "no cookies were sent, or nobody counted those that came back";
+        unknown.push(format!("how many of these clients would complete a connection: {why}"));
     }
     Diagnosis { cause, certainty, why, evidence, remedies: remedies(facts, cause), unknown }
 }

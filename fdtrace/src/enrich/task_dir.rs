@@ -1,5 +1,5 @@
-//! A process's directory in `/proc`, held open: what is read by way of it is that process's, whoever
-//! has its pid by now.
+//! A process's directory in `/proc`, held open: what is read by way of it is that process's,
+//! whoever has its pid by now.
 
 use std::{
     fs::File,

@@ -182,8 +182,8 @@ impl TcpState {
     }
 }
 
-/// Its stable name: `tcp_close_wait`, `pipe`, `socket_sctp`, …. Only the kernel chooses what is in
-/// it, but modules are the kernel too: outputs escape.
+/// Its stable name: `tcp_close_wait`, `pipe`, `socket_sctp`, …. Only the kernel chooses what is
+/// in it, but modules are the kernel too: outputs escape.
 impl fmt::Display for FdKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let name = match self {

@@ -166,7 +166,6 @@ pub(crate) fn run(spec: &str) {
             accepted.extend((0..count).map(|_| listener.accept().unwrap().0));
             println!("accepted");
         }
-        std::process::exit(0);
     };
     if get("no_first_thread") > 0 {
         thread::spawn(serve);
@@ -227,9 +226,10 @@ fn open(kind: &str, listener: &TcpListener, held: &mut Vec<OwnedFd>) {
         "signalfd" => {
             SignalFd::new(&SigSet::empty()).unwrap().as_fd().try_clone_to_owned().unwrap()
         }
-        // SAFETY: the call takes no pointers.
         "pidfd" => {
-            owned(unsafe { libc::syscall(libc::SYS_pidfd_open, me(), 0) }.try_into().unwrap())
+            // SAFETY: the call takes no pointers.
+            let fd = unsafe { libc::syscall(libc::SYS_pidfd_open, me(), 0) };
+            owned(fd.try_into().unwrap())
         }
         // Both ends of a connection to itself.
         "loopback_pair" => {

@@ -6,6 +6,7 @@
 #![expect(clippy::unwrap_used, clippy::print_stdout, reason = "a test fails by panicking")]
 
 mod census;
+mod diagnosis;
 mod holder;
 mod threads;
 
@@ -31,6 +32,7 @@ fn main() -> ExitCode {
             Ok(())
         })
     };
-    let trials = census::TESTS.iter().chain(threads::TESTS).map(trial).collect();
+    let trials =
+        census::TESTS.iter().chain(threads::TESTS).chain(diagnosis::TESTS).map(trial).collect();
     libtest_mimic::run(&arguments, trials).exit_code()
 }

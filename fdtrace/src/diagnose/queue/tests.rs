@@ -297,3 +297,15 @@ fn another_namespace_has_its_own_somaxconn() {
     assert!(texts(&container).contains("--sysctl net.core.somaxconn=4096"));
     assert!(commands(&with(None, owner(7, "web")))[0].starts_with("sysctl -w"), "nobody knows");
 }
+
+#[test]
+fn a_program_that_asks_for_no_more_than_there_is() {
+    let backlog = Backlog { requested: Some(128), somaxconn: Some(128) };
+    let found = Case { backlog, lengths: BURSTS.to_vec(), ..Case::default() }.one();
+    assert!(
+        found.why.contains("asked; net.core.somaxconn (now 128) gives no more"),
+        "{}",
+        found.why
+    );
+    assert_eq!(found.remedies.len(), 2, "neither alone would do");
+}

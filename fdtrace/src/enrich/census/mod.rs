@@ -43,9 +43,9 @@ const TABLE_SHARE: u32 = 45;
 
 /// Starts a census of a process's descriptors. It takes no more than the budget.
 ///
-/// `proc_root` is `/proc` but for tests and containers. The answer is an error where nobody may look
-/// (the process is gone: `NotFound`; it is another user's: `PermissionDenied`). [`Pace`] says how
-/// often to ask.
+/// `proc_root` is `/proc` but for tests and containers. The answer is an error where nobody may
+/// look (the process is gone: `NotFound`; it is another user's: `PermissionDenied`). [`Pace`] says
+/// how often to ask.
 pub fn start(proc_root: PathBuf, process: ProcessId, budget: Budget) -> io::Result<Worker<Census>> {
     worker::spawn("fdtrace-census", move |is_cancelled| {
         let meter = Meter::new(budget, is_cancelled);

@@ -240,7 +240,7 @@ impl<'a> Tally<'a> {
             listeners: ends.listener_shares(tcp_scale),
             local_ports: ends.port_shares(tcp_scale),
             peers: ends.peer_shares(tcp_scale),
-            paths: path_shares(self.paths, scale),
+            paths: path_shares(&self.paths, scale),
             silence: [TcpState::Established, TcpState::CloseWait]
                 .into_iter()
                 .filter_map(|state| silence(&self.connections, state))
@@ -349,9 +349,9 @@ struct Directory<'a> {
     most: (u64, &'a [u8]),
 }
 
-fn path_shares(paths: HashMap<Vec<u8>, u64>, scale: Scale) -> Vec<PathShare> {
+fn path_shares(paths: &HashMap<Vec<u8>, u64>, scale: Scale) -> Vec<PathShare> {
     let mut directories: HashMap<&[u8], Directory<'_>> = HashMap::new();
-    for (path, fds) in &paths {
+    for (path, fds) in paths {
         let end = path.iter().rposition(|byte| *byte == b'/').unwrap_or(0);
         let directory = directories.entry(&path[..end.max(1).min(path.len())]).or_default();
         directory.fds += fds;

@@ -176,8 +176,8 @@ fn paths() {
     let [first, second, ..] = &census.paths[..] else {
         panic!("{:?}", census.paths);
     };
-    let hostname = fs::canonicalize("/etc/hostname").unwrap();
-    assert_eq!((first.path.as_path(), first.fds, first.files), (hostname.as_path(), 300, None));
+    let exe = std::env::current_exe().unwrap();
+    assert_eq!((&first.path, first.fds, first.files), (&exe, 300, None));
     let dir = std::env::temp_dir().join(format!("fdtrace-held-{}", holder.pid()));
     assert_eq!((&second.path, second.fds, second.files), (&dir, 40, Some(40)));
     fs::remove_dir_all(dir).unwrap();
@@ -218,12 +218,17 @@ fn gone() {
 /// Descriptors in a row: first all of one kind, then all of the next.
 fn fair_sample() {
     let holder = Holder::start("eventfd=3000 loopback_pair=2000 pipe_pair=1500 epoll=2500");
-    let census = take_within(
-        &holder,
-        Budget { cpu: Duration::from_millis(25), wall: Duration::from_secs(5) },
-    );
-    assert_eq!(census.open, OpenFds::Exact(12_504));
-    assert!(census.is_sampled() && census.looked_at > 500, "{}", census.looked_at);
+    // As much time as this machine needs for a sample, and not for all.
+    let mut cpu = Duration::from_millis(10);
+    let census = loop {
+        let census = take_within(&holder, Budget { cpu, wall: Duration::from_secs(20) });
+        if census.looked_at > 1_000 {
+            break census;
+        }
+        cpu += cpu / 2;
+    };
+    assert!(census.is_sampled(), "{} in {cpu:?}", census.looked_at);
+    assert_open(&census, 12_504);
     let share = |kind: &FdKind| census.share(census.count(|found| found == kind));
     // Four times the standard deviation of a share of a half.
     let sampled = f64::from(u32::try_from(census.looked_at).unwrap());
@@ -237,6 +242,15 @@ fn fair_sample() {
         ("connections", census.share(connections), 4000.0 / 12_504.0),
     ] {
         assert!((found - expected).abs() < most_off, "{name}: {found} {expected} {most_off}");
+    }
+}
+
+/// Kernels before v6.2 do not count descriptors: of a sample, their number is an estimate.
+#[track_caller]
+fn assert_open(census: &Census, open: u64) {
+    match census.open {
+        OpenFds::Exact(counted) => assert_eq!(counted, open),
+        OpenFds::About(about) => assert!(about.abs_diff(open) * 10 < open, "{about} {open}"),
     }
 }
 
@@ -255,10 +269,7 @@ fn keeps_to_its_budget() {
             let Census { open, looked_at, cost, kinds, unknown, .. } = &census;
             println!("{open:?} as {name}: {looked_at} looked at, {cost:?}; {kinds:?} {unknown:?}");
             assert!(*cost <= budget.cpu, "{cost:?}");
-            if let OpenFds::Exact(counted) = open {
-                assert_eq!(*counted, u64::try_from(count * fds_each).unwrap() + 4);
-            }
-            assert!(wanted > 1_000 || !census.is_sampled());
+            assert_open(&census, u64::try_from(count * fds_each).unwrap() + 4);
         }
         if wanted > most {
             break;

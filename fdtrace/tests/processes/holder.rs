@@ -208,9 +208,9 @@ fn open(kind: &str, listener: &TcpListener, held: &mut Vec<OwnedFd>) {
             other
         }
         // The same file each time, and another one each time.
-        "same_file" => file("/etc/hostname"),
+        "same_file" => file(std::env::current_exe().unwrap().to_str().unwrap()),
         "new_file" | "deleted_file" | "fifo" => new_file(kind, held.len()),
-        "directory" => file("/etc"),
+        "directory" => file("/proc"),
         "device" => file("/dev/zero"),
         "netns_file" => file("/proc/self/ns/net"),
         // SAFETY: none of these calls takes a pointer, but for a name that is static.

@@ -23,13 +23,15 @@ use crate::{enrich::task_dir::TaskDir, model::FdKind};
 
 /// Up to so many are listed, which makes their number exact on every kernel.
 const MOST_LISTED: usize = 4096;
-/// Directory entries of one getdents64(2).
-const BUFFER: usize = 32 * 1024;
+/// Directory entries of one getdents64(2): that many that the clock can be looked at in between.
+const BUFFER: usize = 4 * 1024;
 /// PATH_MAX
 const PATH: usize = 4096;
 /// Between looks at the clock.
 const AT_ONCE: usize = 32;
-/// Percent of the budget. The rest is for adding up.
+/// Percent of the budget, up to which descriptors are listed.
+const LIST_SHARE: u32 = 25;
+/// And looked at. The rest is for adding up.
 const SHARE: u32 = 90;
 
 /// One descriptor, as whatever looks at descriptors tells it to the tally.
@@ -78,13 +80,13 @@ pub(super) struct Descriptors {
 
 impl Descriptors {
     /// Counts or lists them.
-    pub(super) fn open(process: &TaskDir) -> io::Result<Self> {
+    pub(super) fn open(process: &TaskDir, meter: &Meter<'_>) -> io::Result<Self> {
         let dir = process.open_below("fd", OFlags::RDONLY | OFlags::DIRECTORY)?;
         let counted = counted(&dir)?;
         let is_many = counted.is_some_and(|counted| counted > MOST_LISTED as u64);
         let table = fd_size(&process.text("status").unwrap_or_default());
         let (listed, is_complete) =
-            if is_many && table.is_some() { (Vec::new(), false) } else { list(&dir)? };
+            if is_many && table.is_some() { (Vec::new(), false) } else { list(&dir, meter)? };
         if is_complete {
             return Ok(Self {
                 dir,
@@ -187,14 +189,15 @@ fn counted(dir: &OwnedFd) -> io::Result<Option<u64>> {
 }
 
 /// Lists numbers, and says whether these are all.
-fn list(dir: &OwnedFd) -> io::Result<(Vec<u32>, bool)> {
+fn list(dir: &OwnedFd, meter: &Meter<'_>) -> io::Result<(Vec<u32>, bool)> {
     let mut buffer = vec![MaybeUninit::uninit(); BUFFER];
     let mut entries = RawDir::new(dir, &mut buffer);
     let mut listed = Vec::new();
     while let Some(entry) = entries.next() {
         let name = entry?.file_name().to_str().map(str::parse);
         if let Ok(Ok(number)) = name {
-            if listed.len() == MOST_LISTED {
+            let is_time = listed.len().is_multiple_of(AT_ONCE) && !listed.is_empty();
+            if listed.len() == MOST_LISTED || (is_time && !meter.is_within(LIST_SHARE)) {
                 return Ok((listed, false));
             }
             listed.push(number);

@@ -62,7 +62,7 @@ pub fn take(proc_root: &Path, process: ProcessId, budget: Budget) -> io::Result<
 fn census(root: &Path, id: ProcessId, meter: &Meter<'_>) -> io::Result<Census> {
     let process = TaskDir::open(root, id)?;
     // First of all, so that a process that is not ours to see costs nothing more.
-    let descriptors = Descriptors::open(&process)?;
+    let descriptors = Descriptors::open(&process, meter)?;
     let mut unknown = Vec::new();
     let table = table(root, &process, meter, &mut unknown);
     let mut tally = Tally::new(&table);

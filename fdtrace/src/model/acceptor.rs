@@ -162,7 +162,13 @@ impl Thread {
     /// Whether it is frozen with its cgroup.
     #[must_use]
     pub fn is_frozen(&self) -> bool {
-        // kernel/signal.c do_freezer_trap (cgroup v2), kernel/freezer.c __refrigerator (v1), v6.18.
-        matches!(self.wchan.as_deref(), Some("do_freezer_trap" | "__refrigerator"))
+        // kernel/freezer.c __refrigerator (cgroup v1), kernel/signal.c do_freezer_trap (v2), which
+        // a compiler may put into get_signal, where nothing else sleeps without being stopped
+        // (v6.18).
+        match self.wchan.as_deref() {
+            Some("__refrigerator" | "do_freezer_trap") => true,
+            Some("get_signal") => self.state == ThreadState::Sleeping,
+            _ => false,
+        }
     }
 }

@@ -23,6 +23,7 @@ pub(crate) const TESTS: &[Test] = &[
     ("threads_that_wait_and_spin", wait_and_spin),
     ("threads_that_were_stopped", stopped),
     ("threads_stopped_by_a_debugger", traced),
+    ("threads_that_were_frozen", frozen),
     ("threads_of_a_process_that_is_gone", gone),
     ("threads_of_which_there_are_many", many),
 ];
@@ -98,6 +99,47 @@ fn traced() {
     until(|| look(&holder).threads[0].state == ThreadState::Traced);
     assert_eq!(look(&holder).tracer, Some(Pid(std::process::id())));
     drop(holder);
+}
+
+/// A cgroup of v2 of its own, for as long as this lives.
+struct Cgroup(PathBuf);
+
+impl Cgroup {
+    /// `None` where there is no cgroup v2, or it may not be changed.
+    fn new() -> Option<Self> {
+        let mounts = fs::read_to_string("/proc/self/mounts").ok()?;
+        let mut fields = mounts.lines().map(|line| line.split(' '));
+        let mut v2 = fields.find(|fields| fields.clone().nth(2) == Some("cgroup2"))?;
+        let path = PathBuf::from(v2.nth(1)?).join(format!("fdtrace-test-{}", std::process::id()));
+        fs::create_dir(&path).ok()?;
+        Some(Self(path))
+    }
+
+    fn write(&self, name: &str, text: &str) -> std::io::Result<()> {
+        fs::write(self.0.join(name), text)
+    }
+}
+
+impl Drop for Cgroup {
+    fn drop(&mut self) {
+        // Nobody is in it any more, or will be in a moment.
+        until(|| fs::remove_dir(&self.0).is_ok());
+    }
+}
+
+fn frozen() {
+    let Some(cgroup) = Cgroup::new() else {
+        return;
+    };
+    let holder = Holder::start("acceptor=2");
+    if cgroup.write("cgroup.procs", &holder.pid().to_string()).is_err() {
+        return;
+    }
+    cgroup.write("cgroup.freeze", "1").unwrap();
+    let is_frozen = || look(&holder).threads.iter().all(Thread::is_frozen);
+    until(is_frozen);
+    cgroup.write("cgroup.freeze", "0").unwrap();
+    until(|| !is_frozen());
 }
 
 fn gone() {

@@ -74,6 +74,7 @@ fn standing_still() {
 
     let frozen = |name: &str| Thread { wchan: Some(name.into()), ..thread(1, Sleeping, 0.0) };
     assert_eq!(of_threads(vec![frozen("do_freezer_trap")]), Some(Behaviour::Frozen));
+    assert_eq!(of_threads(vec![frozen("get_signal")]), Some(Behaviour::Frozen));
     assert_eq!(of_threads(vec![frozen("inet_csk_accept")]), None);
 
     let blocked = || Thread { wchan: Some("rpc_wait".into()), ..thread(1, Uninterruptible, 0.0) };

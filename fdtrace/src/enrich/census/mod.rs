@@ -2,8 +2,8 @@
 //! somebody asks.
 //!
 //! Whatever can look at descriptors, `/proc` or a program in the kernel, gives each as a
-//! [`Descriptor`](descriptors::Descriptor) to a [`Tally`]; what the sockets among them are comes
-//! from the TCP table of the process's network namespace.
+//! `Descriptor` to a `Tally`; what the sockets among them are comes from the TCP table of the
+//! process's network namespace.
 
 mod budget;
 mod classify;

@@ -24,7 +24,7 @@ use nix::{
 
 use super::{
     Test,
-    holder::{AT_START, Holder, id},
+    holder::{AT_START, Holder, files, id},
 };
 
 pub(crate) const TESTS: &[Test] = &[
@@ -178,9 +178,8 @@ fn paths() {
     };
     let exe = std::env::current_exe().unwrap();
     assert_eq!((&first.path, first.fds, first.files), (&exe, 300, None));
-    let dir = std::env::temp_dir().join(format!("fdtrace-held-{}", holder.pid()));
+    let dir = files(holder.pid());
     assert_eq!((&second.path, second.fds, second.files), (&dir, 40, Some(40)));
-    fs::remove_dir_all(dir).unwrap();
 }
 
 /// The listener is in a namespace where the test is not.

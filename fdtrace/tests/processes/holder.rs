@@ -12,6 +12,7 @@ use std::{
         fd::{AsFd as _, AsRawFd as _, FromRawFd as _, OwnedFd, RawFd},
         unix::net::UnixStream,
     },
+    path::PathBuf,
     process::{Child, ChildStdin, ChildStdout, Command, Stdio},
     thread,
 };
@@ -101,6 +102,8 @@ impl Drop for Holder {
         // It may be stopped.
         let _ = self.child.kill();
         let _ = self.child.wait();
+        // It may have made none.
+        let _ = fs::remove_dir_all(files(self.child.id()));
     }
 }
 
@@ -259,8 +262,13 @@ fn spin() {
     thread::Builder::new().name("spins".to_owned()).spawn(spins).unwrap();
 }
 
+/// Where a holder has files of its own.
+pub(crate) fn files(pid: u32) -> PathBuf {
+    std::env::temp_dir().join(format!("fdtrace-held-{pid}"))
+}
+
 fn new_file(kind: &str, number: usize) -> OwnedFd {
-    let dir = std::env::temp_dir().join(format!("fdtrace-held-{}", std::process::id()));
+    let dir = files(std::process::id());
     fs::create_dir_all(&dir).unwrap();
     let path = dir.join(number.to_string());
     if kind == "fifo" {

@@ -1,6 +1,8 @@
 //! The vocabulary as types. Stages exchange these and nothing else; only `std` is used here.
 
+mod acceptor;
 mod call;
+mod census;
 mod diagnosis;
 mod episode;
 mod event;
@@ -13,7 +15,12 @@ mod report;
 mod socket;
 mod time;
 
+pub use acceptor::{Acceptor, Behaviour, Syscall, Thread, ThreadState};
 pub use call::{Door, Errno, Failure};
+pub use census::{
+    Census, DistinctPeers, FdKind, FdSample, ListenerShare, OpenFds, PathShare, Peer, PeerShare,
+    Silence, TcpState,
+};
 pub use diagnosis::{Cause, Certainty, Diagnosis, Evidence, Remedy, Value, When};
 pub use episode::{Outcome, Phase};
 pub use event::{Caller, Event, FailureEvent, KeyId, ListenEvent};

@@ -23,3 +23,7 @@ pub mod output;
 pub mod pipeline;
 
 pub mod listeners;
+
+pub mod explain;
+
+pub mod audit;

@@ -8,7 +8,12 @@ use std::{
 
 use anyhow::Context as _;
 use fdtrace::{
-    cli::{self, ColourChoice, ExitCode, ListenersSettings, Settings, TraceSettings},
+    audit,
+    cli::{
+        self, AuditSettings, ColourChoice, ExitCode, ExplainSettings, ListenersSettings, Settings,
+        TraceSettings,
+    },
+    explain,
     kernel::{HostError, Options},
     listeners,
     output::{Colour, Json, Sink, Terminal},
@@ -28,6 +33,8 @@ fn main() -> process::ExitCode {
     let result = match settings {
         Settings::Trace(settings) => trace(settings),
         Settings::Listeners(settings) => list(&settings),
+        Settings::Explain(settings) => explain(&settings),
+        Settings::Audit(settings) => audit(&settings),
     };
     let code = result.unwrap_or_else(|error| {
         let _ = writeln!(io::stderr(), "fdtrace: {error:#}");
@@ -73,6 +80,18 @@ fn list(settings: &ListenersSettings) -> anyhow::Result<ExitCode> {
     init_log(settings.verbose);
     let exhaustion = listeners::list(settings, colour(settings.colour), &mut io::stdout())?;
     let fail = exhaustion && settings.fail_on_exhaustion;
+    Ok(if fail { ExitCode::Exhaustion } else { ExitCode::Clean })
+}
+
+fn explain(settings: &ExplainSettings) -> anyhow::Result<ExitCode> {
+    init_log(settings.verbose);
+    explain::explain(settings, colour(settings.colour), &mut io::stdout())?;
+    Ok(ExitCode::Clean)
+}
+
+fn audit(settings: &AuditSettings) -> anyhow::Result<ExitCode> {
+    init_log(settings.verbose);
+    let fail = audit::audit(settings, colour(settings.colour), &mut io::stdout())?;
     Ok(if fail { ExitCode::Exhaustion } else { ExitCode::Clean })
 }
 

@@ -3,14 +3,18 @@
 //! Everything that can be said about an argument without asking the host is said here, in words
 //! that tell what to type instead. Nothing here touches the host, prints, or ends the program.
 
+mod audit;
 mod exit;
+mod explain;
 mod listeners;
 mod settings;
 #[cfg(test)]
 mod tests;
 mod value;
 
+pub use audit::AuditSettings;
 pub use exit::ExitCode;
+pub use explain::ExplainSettings;
 pub use listeners::ListenersSettings;
 pub use settings::{ColourChoice, Settings, TraceSettings};
 
@@ -22,6 +26,8 @@ use crate::{
     kernel::FormRequest,
     model::{Comm, Errno, Pid},
 };
+use audit::AuditArgs;
+use explain::ExplainArgs;
 use listeners::ListenersArgs;
 
 const ABOUT: &str = "\
@@ -37,6 +43,8 @@ Examples:
   fdtrace --port 9088 --errno EMFILE,ENFILE  only one port, only when descriptors run out
   fdtrace --json --duration 10m >out.jsonl   ten minutes for a program to read
   fdtrace listeners                          who listens where, and who is close to its limits
+  fdtrace explain :9088                      why that one runs out, and what to do
+  fdtrace audit                              what would run out under load
 
 Exit codes:
   0   stopped by Ctrl-C, SIGTERM, --duration, or a reader that closed the pipe
@@ -73,6 +81,12 @@ enum Command {
     /// List every listener once: owner, accept queue, descriptors, and what is at risk
     #[command(after_help = listeners::AFTER_HELP)]
     Listeners(ListenersArgs),
+    /// Explain one process or listener: what runs out, why, and what to do now and for good
+    #[command(after_help = explain::AFTER_HELP)]
+    Explain(ExplainArgs),
+    /// Check the limits of every listener's process, before they are reached: for you, cron and CI
+    #[command(after_help = audit::AFTER_HELP)]
+    Audit(AuditArgs),
 }
 
 #[derive(Debug, Args)]
@@ -162,6 +176,8 @@ where
     let cli = Cli::try_parse_from(args)?;
     Ok(match cli.command {
         Some(Command::Listeners(listeners)) => Settings::Listeners(listeners.into()),
+        Some(Command::Explain(explain)) => Settings::Explain(explain.into()),
+        Some(Command::Audit(audit)) => Settings::Audit(audit.into()),
         Some(Command::Trace(trace)) => Settings::Trace(trace.into()),
         None => Settings::Trace(cli.trace.into()),
     })

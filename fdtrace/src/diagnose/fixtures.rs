@@ -92,6 +92,7 @@ pub(super) fn provenance(chain: Vec<Ancestor>) -> Provenance {
             nr_open: Sysctl { value: Some(1_048_576), configured: None },
             file_max: Sysctl { value: Some(100_000), configured: None },
             inotify_instances: Sysctl { value: Some(128), configured: None },
+            somaxconn: None,
             file_handles: Some(2000),
         },
         unknown: Vec::new(),

@@ -84,7 +84,7 @@ enum Command {
     /// Explain one process or listener: what runs out, why, and what to do now and for good
     #[command(after_help = explain::AFTER_HELP)]
     Explain(ExplainArgs),
-    /// Check the limits of every listener's process, before they are reached: for you, cron and CI
+    /// Check the limits of every listener's process before they bite: for you, cron and CI
     #[command(after_help = audit::AFTER_HELP)]
     Audit(AuditArgs),
 }

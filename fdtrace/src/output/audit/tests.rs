@@ -162,8 +162,8 @@ fn only_what_is_wrong_unless_all_is_asked_for() {
     assert!(some.ends_with(sum), "{some}");
     let all = audit_text(&report(everything(), true), Colour::Never);
     let expected = "\
-      redis-server[14807]    127.0.0.1:6379  9/65536            0/511
-?     ?                      *:25            ?                  0/128
+      redis-server[14807]    127.0.0.1:6379  9/65536               0/511
+?     ?                      *:25            ?                     0/128
 6 processes on 5 listeners: 1 risk, 1 warn, 1 fine, 1 unknown
 ";
     assert!(all.ends_with(expected), "{all}");

@@ -7,6 +7,7 @@
 mod accept_fails;
 mod backlog;
 mod behaviour;
+mod episode;
 mod evidence;
 mod file_max;
 mod growth;
@@ -30,6 +31,7 @@ mod sysctl;
 mod words;
 
 pub use behaviour::{AcceptFacts, FailureSample, QueueSample, behaviour};
+pub use episode::{EpisodeFacts, episode};
 pub use held::{HeldFacts, held};
 pub use queue::{QueueFacts, queue};
 pub use syn_flood::{SynFacts, syn_flood};

@@ -10,7 +10,7 @@ use crate::support::{Run, number};
 pub(super) struct Sight {
     fds: String,
     io_uring: String,
-    accept4: String,
+    accept: String,
 }
 
 impl Sight {
@@ -22,7 +22,7 @@ impl Sight {
             let probe = probes.iter().find(|probe| probe["probe"] == name);
             probe.map_or("", |probe| probe["form"].as_str().unwrap()).to_owned()
         };
-        let sight = Self { fds: form("fds"), io_uring: form("io_uring"), accept4: form("accept4") };
+        let sight = Self { fds: form("fds"), io_uring: form("io_uring"), accept: form("accept") };
         assert_ne!(sight.fds, "none", "{probes:?}");
         sight
     }
@@ -36,7 +36,7 @@ impl Sight {
     /// same functions, but to no tracepoint of `syscalls`.
     #[cfg(target_arch = "x86_64")]
     pub(super) fn compat_accepts(&self) -> bool {
-        is_function(&self.accept4)
+        is_function(&self.accept)
     }
 
     /// Whether it saw refusals at that door.

@@ -1,12 +1,13 @@
 //! The kprobe form: registers as arguments, and arguments kept until the function returns.
 
-use aya_ebpf::{EbpfContext, helpers::bpf_get_current_pid_tgid};
+use aya_ebpf::EbpfContext;
 use fdtrace_common::{ABSENT, Counter};
 
 use crate::{
     count::{self, Context},
     fields::{offset, read},
     maps::CALLS,
+    task::thread,
 };
 
 /// A function whose arguments are kept.
@@ -22,7 +23,7 @@ pub(crate) enum Function {
 impl Function {
     #[inline(always)]
     fn key(self) -> u64 {
-        self as u64 | u64::from(bpf_get_current_pid_tgid() as u32)
+        self as u64 | u64::from(thread())
     }
 
     /// A task enters it.
@@ -30,8 +31,8 @@ impl Function {
     pub(crate) fn enter(self, arguments: [u64; 2]) {
         let key = self.key();
         // SAFETY: only looked at. Still there from the last time: that return was not seen.
-        let was_inside = unsafe { CALLS.get(&key) }.is_some();
-        if CALLS.insert(&key, arguments, 0).is_err() || was_inside {
+        let was_inside = unsafe { CALLS.get(key) }.is_some();
+        if CALLS.insert(key, arguments, 0).is_err() || was_inside {
             count::count(Context::Task, Counter::ReturnUnseen);
         }
     }
@@ -41,9 +42,9 @@ impl Function {
     pub(crate) fn leave(self) -> Option<[u64; 2]> {
         let key = self.key();
         // SAFETY: copied at once; no other thread has this key.
-        let arguments = unsafe { CALLS.get(&key) }.copied();
+        let arguments = unsafe { CALLS.get(key) }.copied();
         if arguments.is_some() {
-            let _ = CALLS.remove(&key);
+            let _ = CALLS.remove(key);
         }
         arguments
     }

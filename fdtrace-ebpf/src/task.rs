@@ -21,6 +21,14 @@ const PF_IO_WORKER: u32 = 0x10;
 /// `TS_COMPAT`, arch/x86/include/asm/thread_info.h.
 const TS_COMPAT: u32 = 2;
 
+/// The number of the current thread, in the initial pid namespace.
+#[inline(always)]
+pub(crate) fn thread() -> u32 {
+    #[expect(clippy::cast_possible_truncation, reason = "the thread is the lower half")]
+    let thread = bpf_get_current_pid_tgid() as u32;
+    thread
+}
+
 /// The current task.
 #[derive(Clone, Copy)]
 pub(crate) struct Task {
@@ -52,14 +60,13 @@ impl Task {
     #[inline(always)]
     pub(crate) fn pid_tgid(self) -> (u32, u32) {
         let both = bpf_get_current_pid_tgid();
-        #[expect(clippy::cast_possible_truncation, reason = "the low half is the tid")]
-        let (tid, tgid) = (both as u32, (both >> 32) as u32);
+        let known = (thread(), (both >> 32) as u32);
         if host!(pid_ns_inum: u32) == 0 {
-            return (tid, tgid);
+            return known;
         }
         match (Self::number_in_ours(self.task), Self::number_in_ours(self.group_leader())) {
-            (Some(tid), Some(tgid)) => (tid, tgid),
-            _ => (tid, tgid),
+            (Some(thread), Some(process)) => (thread, process),
+            _ => known,
         }
     }
 

@@ -1,6 +1,6 @@
 //! fdtrace: which process, on which port, cannot accept connections.
 //!
-//! `kernel maps + ring → decode → enrich → aggregate → terminal | JSON lines`
+//! `kernel maps + ring → decode → enrich → aggregate → diagnose → terminal | JSON lines`
 //!
 //! The stages stand in the order of that flow. They exchange the types of [`model`] and do not
 //! know each other; only [`pipeline`] does.
@@ -15,6 +15,8 @@ pub mod decode;
 pub mod enrich;
 
 pub mod aggregate;
+
+pub mod diagnose;
 
 pub mod output;
 

@@ -7,7 +7,6 @@
 
 use aya_ebpf::{
     EbpfContext,
-    helpers::bpf_get_current_pid_tgid,
     macros::{fentry, fexit, kprobe, kretprobe, tracepoint},
     programs::{FEntryContext, FExitContext, ProbeContext, RetProbeContext, TracePointContext},
 };
@@ -19,7 +18,7 @@ use crate::{
     fields::host,
     kprobe::{self, Function},
     maps::{ACCEPTING, COUNTED},
-    task::Task,
+    task::{Task, thread},
 };
 
 const INOTIFY_INIT: u8 = FdCall::door("inotify_init");
@@ -210,18 +209,13 @@ fn enter_accept() {
 
 #[inline(always)]
 fn leave_accept() {
-    let _ = ACCEPTING.remove(&thread());
+    let _ = ACCEPTING.remove(thread());
 }
 
 #[inline(always)]
 fn is_accepting() -> bool {
     // SAFETY: only looked at.
-    unsafe { ACCEPTING.get(&thread()) }.is_some()
-}
-
-#[inline(always)]
-fn thread() -> u32 {
-    bpf_get_current_pid_tgid() as u32
+    unsafe { ACCEPTING.get(thread()) }.is_some()
 }
 
 #[inline(always)]
@@ -231,7 +225,7 @@ fn note_counted(door: u8) {
 
 #[inline(always)]
 fn was_counted() -> bool {
-    COUNTED.remove(&thread()).is_ok()
+    COUNTED.remove(thread()).is_ok()
 }
 
 #[inline(always)]

@@ -73,6 +73,7 @@ pub(super) fn form(text: &str) -> Result<FormRequest, String> {
         "fexit" | "fentry" => FormChoice::Fexit,
         "kprobe" => FormChoice::Kprobe,
         "tracepoint" => FormChoice::Tracepoint,
+        "sock_diag" if matches!(probe, Some("syn" | "ack")) => FormChoice::Polled,
         _ => return Err("give auto, fexit, kprobe or tracepoint, or PROBE=FORM".to_owned()),
     };
     Ok(FormRequest { probe: probe.map(str::to_owned), form })

@@ -11,6 +11,7 @@ mod owners;
 mod parse;
 mod proc_dir;
 mod processes;
+pub mod provenance;
 mod sock_diag;
 mod system;
 

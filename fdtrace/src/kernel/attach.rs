@@ -8,7 +8,7 @@ use std::{
 
 use anyhow::{Context as _, anyhow};
 use aya::{
-    Btf, Ebpf,
+    Btf, Ebpf, Endianness,
     maps::{Array, Map, MapData},
     programs::{
         BtfTracePoint, CgroupAttachMode, CgroupSkb, CgroupSkbAttachType, FEntry, FExit, KProbe,
@@ -20,7 +20,7 @@ use fdtrace_common::names;
 use super::{
     HostError,
     error::errno_of,
-    plan::{AttachPlan, Planned, Refused, Request},
+    plan::{AttachPlan, FormChoice, Planned, Refused, Request},
     probes::{FormKind, NO_FORM, POLLED_FORM, Packets, Point, Step, Wanted},
     support::{Support, forbidden},
 };
@@ -52,15 +52,18 @@ pub(super) struct Running {
     pub(super) info: File,
 }
 
-/// Attaches every probe that is asked for in the best form that the host allows.
+/// Attaches every probe that is asked for in the best form that the host allows. `ids` is BTF that
+/// tells the ids of functions.
 pub(super) fn attach(
     ebpf: &mut Ebpf,
     support: &mut Support,
     request: &Request,
+    ids: &[u8],
 ) -> anyhow::Result<AttachReport> {
     let packets = ebpf.take_map(names::PACKETS).context("the object has no map PACKETS")?;
     let packets = Array::try_from(packets)?;
-    let mut attacher = Attacher { ebpf, packets, btf: None, programs: Vec::new() };
+    let btf = Btf::parse(ids, Endianness::default()).context("index the kernel's functions")?;
+    let mut attacher = Attacher { ebpf, packets, btf, programs: Vec::new() };
     let mut done: Vec<Attached> = Vec::new();
     loop {
         let plan = AttachPlan::from_support(support, request);
@@ -78,13 +81,14 @@ pub(super) fn attach(
             }),
             Err((point, error)) => {
                 log::debug!("{}: {}: {error:#}", next.probe.name, point.name());
-                support.learn(point, format!("{error:#}"), is_forbidden(&error));
+                support.learn(point, error.to_string(), is_forbidden(&error));
             }
         }
     }
     let report = AttachReport { probes: done, programs: attacher.programs };
     for probe in &report.probes {
-        if probe.form == NO_FORM || probe.form == POLLED_FORM {
+        let is_less = probe.form == NO_FORM || probe.form == POLLED_FORM;
+        if is_less && !probe.refused.is_empty() {
             let why: Vec<_> = probe.refused.iter().map(describe).collect();
             log::warn!("{}: using the form `{}`: {}", probe.probe, probe.form, why.join("; "));
         }
@@ -94,16 +98,27 @@ pub(super) fn attach(
 
 /// What is left where no form can be attached.
 fn without(planned: Planned) -> Result<Attached, HostError> {
-    let Planned { probe, refused, is_forced, .. } = planned;
+    let Planned { probe, refused, choice, .. } = planned;
+    let may_poll = probe.forms.iter().any(|form| form.kind == FormKind::CgroupSkb);
+    let is_forced = match choice {
+        FormChoice::Auto => false,
+        FormChoice::Polled => !may_poll,
+        _ => true,
+    };
     if is_forced || probe.wanted == Wanted::Needed {
         let why: Vec<_> = refused.iter().map(describe).collect();
+        let why = if why.is_empty() { "it has no such form".to_owned() } else { why.join("; ") };
         let asked = if is_forced { " in the form that --form asks for" } else { "" };
-        let text = format!("`{}` cannot be observed{asked}: {}", probe.name, why.join("; "));
+        let text = format!("`{}` cannot be observed{asked}: {}", probe.name, why);
         let advice = if is_forced { ". Without --form the next best form is used" } else { "" };
-        return Err(HostError::Unsupported(format!("{text}{advice}")));
+        let forbidden = if refused.iter().any(|refused| refused.is_forbidden) {
+            format!(". {}", forbidden())
+        } else {
+            String::new()
+        };
+        return Err(HostError::Unsupported(format!("{text}{advice}{forbidden}")));
     }
-    let polled = probe.forms.iter().any(|form| form.kind == FormKind::CgroupSkb);
-    let form = if polled { POLLED_FORM } else { NO_FORM };
+    let form = if may_poll { POLLED_FORM } else { NO_FORM };
     Ok(Attached { probe: probe.name, form, points: Vec::new(), refused })
 }
 
@@ -115,8 +130,8 @@ struct Attacher<'a> {
     ebpf: &'a mut Ebpf,
     /// What the packet program counts.
     packets: Array<MapData, u32>,
-    /// The kernel's BTF, as aya wants it: parsed when it is needed.
-    btf: Option<Btf>,
+    /// Ids of the kernel's functions.
+    btf: Btf,
     programs: Vec<Running>,
 }
 
@@ -167,11 +182,6 @@ impl Attacher<'_> {
     }
 
     fn function(&mut self, name: &'static str, point: Point, is_new: bool) -> anyhow::Result<()> {
-        if self.btf.is_none()
-            && matches!(point, Point::Fentry(_) | Point::Fexit(_) | Point::TpBtf(_))
-        {
-            self.btf = Some(Btf::from_sys_fs().context("read the kernel's BTF")?);
-        }
         let program = self
             .ebpf
             .program_mut(name)
@@ -179,28 +189,29 @@ impl Attacher<'_> {
         let loading = |error| refused(error, &format!("loading {name}"));
         let attaching =
             |error: ProgramError| explain(error, &format!("attaching {name} to {}", point.name()));
-        match (point, self.btf.as_ref()) {
-            (Point::Fentry(function), Some(btf)) => {
+        let btf = &self.btf;
+        match point {
+            Point::Fentry(function) => {
                 let program: &mut FEntry = program.try_into()?;
                 program.load(function.name, btf).map_err(loading)?;
                 program.attach().map_err(attaching)?;
             }
-            (Point::Fexit(function), Some(btf)) => {
+            Point::Fexit(function) => {
                 let program: &mut FExit = program.try_into()?;
                 program.load(function.name, btf).map_err(loading)?;
                 program.attach().map_err(attaching)?;
             }
-            (Point::TpBtf(tracepoint), Some(btf)) => {
+            Point::TpBtf(tracepoint) => {
                 let program: &mut BtfTracePoint = program.try_into()?;
                 program.load(tracepoint, btf).map_err(loading)?;
                 program.attach().map_err(attaching)?;
             }
-            (Point::Kprobe(function) | Point::Kretprobe(function), _) => {
+            Point::Kprobe(function) | Point::Kretprobe(function) => {
                 let program: &mut KProbe = program.try_into()?;
                 program.load().map_err(loading)?;
                 program.attach(function.name, 0).map_err(attaching)?;
             }
-            (Point::SysExit(call), _) => {
+            Point::SysExit(call) => {
                 let program: &mut TracePoint = program.try_into()?;
                 if is_new {
                     program.load().map_err(loading)?;
@@ -208,9 +219,7 @@ impl Attacher<'_> {
                 let event = format!("sys_exit_{call}");
                 program.attach("syscalls", &event).map_err(attaching)?;
             }
-            (Point::Fentry(_) | Point::Fexit(_) | Point::TpBtf(_) | Point::Packets(_), _) => {
-                return Err(anyhow!("{} is no such point", point.name()));
-            }
+            Point::Packets(_) => return Err(anyhow!("{} is no function", point.name())),
         }
         Ok(())
     }
@@ -260,6 +269,11 @@ fn refused(error: ProgramError, step: &str) -> anyhow::Error {
     }
 }
 
+/// Errors of aya end in the verifier's log, which is long.
+fn first_line(error: &dyn std::error::Error) -> String {
+    error.to_string().lines().next().unwrap_or_default().to_owned()
+}
+
 fn is_forbidden(error: &anyhow::Error) -> bool {
     matches!(errno_of(error.as_ref()), Some(libc::EPERM | libc::EACCES))
 }
@@ -270,10 +284,10 @@ where
     E: std::error::Error + Send + Sync + 'static,
 {
     let text = match errno_of(&error) {
-        Some(libc::EPERM | libc::EACCES) => format!("{step}: {}", forbidden()),
+        Some(libc::EPERM | libc::EACCES) => format!("{step}: not permitted (EPERM)"),
         // ENOTSUPP, which has no name outside the kernel.
         Some(524) => format!("{step}: the kernel cannot do that on this machine (ENOTSUPP)"),
-        _ => format!("{step} failed"),
+        Some(_) | None => format!("{step}: {}", first_line(&error)),
     };
     anyhow::Error::new(error).context(text)
 }

@@ -54,6 +54,7 @@ struct Place {
     ty: u32,
 }
 
+const MAGIC: u16 = 0xeb9f;
 const KIND_ARRAY: u32 = 3;
 const KIND_STRUCT: u32 = 4;
 const KIND_UNION: u32 = 5;
@@ -71,7 +72,7 @@ impl<'a> Btf<'a> {
     pub(crate) fn index(bytes: &'a [u8], wanted: &[&str]) -> Result<Self, BtfError> {
         let wanted: HashSet<&[u8]> = wanted.iter().map(|name| name.as_bytes()).collect();
         let magic = u16_at(bytes, 0)?;
-        if magic != 0xeb9f {
+        if magic != MAGIC {
             return Err(BtfError::Magic(magic));
         }
         let header = u32_at(bytes, 4)? as usize;
@@ -157,6 +158,46 @@ impl<'a> Btf<'a> {
             u32_at(self.types, ty.start + TYPE_LEN + index * 8)
                 .is_ok_and(|name| self.string(name) == enumerator.as_bytes())
         })
+    }
+
+    /// A BTF in which the functions and typedefs that were wanted have the ids they have here, and
+    /// everything else is a pointer to nothing. aya looks ids up by name, and parsing all types to
+    /// structures for that costs 10 ms and 15 MB.
+    pub(crate) fn names_and_ids(&self) -> Vec<u8> {
+        const KIND_POINTER: u32 = 2;
+        const HEADER: u32 = 24;
+        let mut wanted: Vec<_> = self
+            .named
+            .iter()
+            .filter(|((kind, _), _)| matches!(*kind, KIND_FUNC | KIND_TYPEDEF))
+            .map(|((kind, name), id)| (*id, *kind, *name))
+            .collect();
+        wanted.sort_unstable();
+        let (mut types, mut strings) = (Vec::new(), vec![0]);
+        let mut push = |name: usize, kind: u32| {
+            let name = u32::try_from(name).unwrap_or(0);
+            for word in [name, kind << 24, 0] {
+                types.extend_from_slice(&word.to_ne_bytes());
+            }
+        };
+        let mut next = 1;
+        for (id, kind, name) in wanted {
+            (next..id).for_each(|_| push(0, KIND_POINTER));
+            push(strings.len(), kind);
+            strings.extend_from_slice(name);
+            strings.push(0);
+            next = id + 1;
+        }
+        let len = |bytes: &[u8]| u32::try_from(bytes.len()).unwrap_or(u32::MAX);
+        let mut blob = Vec::with_capacity(HEADER as usize + types.len() + strings.len());
+        blob.extend_from_slice(&MAGIC.to_ne_bytes());
+        blob.extend_from_slice(&[1, 0]);
+        for word in [HEADER, 0, len(&types), len(&types), len(&strings)] {
+            blob.extend_from_slice(&word.to_ne_bytes());
+        }
+        blob.extend_from_slice(&types);
+        blob.extend_from_slice(&strings);
+        blob
     }
 
     fn parameters(&self, id: u32) -> Option<u32> {
@@ -362,6 +403,11 @@ mod tests {
         let bytes = blob.bytes();
         let btf = Btf::index(&bytes, &["alloc_fd", "btf_trace_done", "helpers", "odd"]).unwrap();
         assert_eq!(btf.arguments("alloc_fd"), Some(2));
+        let ids = btf.names_and_ids();
+        let ids = Btf::index(&ids, &["alloc_fd", "btf_trace_done", "helpers"]).unwrap();
+        assert_eq!(ids.named(KIND_FUNC, "alloc_fd"), Some(3));
+        assert_eq!(ids.named(KIND_TYPEDEF, "btf_trace_done"), Some(5));
+        assert_eq!(ids.named(KIND_ENUM, "helpers"), None);
         assert_eq!(btf.arguments("odd"), None);
         assert_eq!(btf.arguments("int"), None);
         assert_eq!(btf.tracepoint_arguments("done"), Some(1));

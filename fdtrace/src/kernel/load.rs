@@ -78,6 +78,8 @@ impl Kernel {
         let offsets = offsets(&btf, &options.btf)?;
         let mut support = Support::look(&btf);
         let host = support.host(&btf);
+        let ids = btf.names_and_ids();
+        drop(bytes);
         let cpus = possible_cpus()?;
         let mut ebpf = load(options, &offsets, &host, cpus)?;
         let mut slots = Slots {
@@ -102,7 +104,7 @@ impl Kernel {
         let log = poll(log).context("poll the log")?;
 
         let AttachReport { probes, programs } =
-            attach::attach(&mut ebpf, &mut support, &options.request)?;
+            attach::attach(&mut ebpf, &mut support, &options.request, &ids)?;
         give_memory_back();
         Ok(Self { _ebpf: ebpf, records, log, slots, counters, programs, probes })
     }
@@ -259,13 +261,18 @@ fn load(options: &Options, offsets: &Offsets, host: &Host, cpus: u32) -> anyhow:
         .load(OBJECT)
         .map_err(|error| match errno_of(&error) {
             Some(libc::EPERM | libc::EACCES) => {
-                HostError::Unsupported(format!("bpf(2): {}", support::forbidden())).into()
+                HostError::Unsupported(format!("bpf(2): not permitted. {}", support::forbidden()))
+                    .into()
             }
             Some(libc::ENOSYS) => HostError::Unsupported(
                 "this kernel has no bpf(2): it was built without CONFIG_BPF_SYSCALL".to_owned(),
             )
             .into(),
-            _ => anyhow::Error::new(error).context("loading the programs' maps failed"),
+            _ => {
+                let line = error.to_string().lines().next().unwrap_or_default().to_owned();
+                log::debug!("{error}");
+                anyhow!("loading the programs' maps failed: {line}")
+            }
         })
 }
 

@@ -34,12 +34,15 @@ pub enum FormChoice {
     Kprobe,
     /// `tracepoint`, `tp_btf`, `cgroup_skb`
     Tracepoint,
+    /// `sock_diag`: nothing is attached, and refused clients are polled.
+    Polled,
 }
 
 impl FormChoice {
     const fn allows(self, kind: FormKind) -> bool {
         match self {
             Self::Auto => true,
+            Self::Polled => false,
             Self::Fexit => matches!(kind, FormKind::Fexit | FormKind::Fentry),
             Self::Kprobe => matches!(kind, FormKind::Kprobe),
             Self::Tracepoint => {
@@ -73,8 +76,8 @@ pub(super) struct Planned {
     pub(super) chosen: Option<(FormKind, Vec<Step>)>,
     /// Better forms, and why they are not used.
     pub(super) refused: Vec<Refused>,
-    /// A form was asked for by name.
-    pub(super) is_forced: bool,
+    /// What was asked for.
+    pub(super) choice: FormChoice,
 }
 
 /// What is done for every probe that is wanted.
@@ -103,12 +106,12 @@ impl Planned {
             match usable(form, support) {
                 Ok(steps) => {
                     let chosen = Some((form.kind, steps));
-                    return Self { probe, chosen, refused, is_forced: choice != FormChoice::Auto };
+                    return Self { probe, chosen, refused, choice };
                 }
                 Err(why) => refused.push(why),
             }
         }
-        Self { probe, chosen: None, refused, is_forced: choice != FormChoice::Auto }
+        Self { probe, chosen: None, refused, choice }
     }
 }
 
@@ -131,4 +134,172 @@ fn usable(form: &Form, support: &Support) -> Result<Vec<Step>, Refused> {
         return Err(refuse("this kernel has none of its attach points".to_owned(), false));
     }
     Ok(steps)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::kernel::probes::Point;
+
+    /// `accept=fexit socket=fexit …`
+    fn forms(support: &Support, request: &Request) -> String {
+        let plan = AttachPlan::from_support(support, request);
+        let form = |planned: &Planned| {
+            let form = planned.chosen.as_ref().map_or("none", |(kind, _)| kind.name());
+            format!("{}={form}", planned.probe.name)
+        };
+        plan.probes.iter().map(form).collect::<Vec<_>>().join(" ")
+    }
+
+    /// What changes where something is taken away from a host that has everything.
+    #[track_caller]
+    fn without(take: impl FnOnce(&mut Support), want: &str) {
+        let request = Request { forms: Vec::new(), fds: true };
+        let capable = Support::capable();
+        let before = forms(&capable, &request);
+        let mut less = capable;
+        take(&mut less);
+        let after = forms(&less, &request);
+        let changed = before.split(' ').zip(after.split(' '));
+        let changed: Vec<_> =
+            changed.filter(|(before, after)| before != after).map(|(_, after)| after).collect();
+        assert_eq!(changed.join(" "), want);
+    }
+
+    #[test]
+    fn a_capable_host_gets_the_best_of_each() {
+        let every = "accept=fexit socket=fexit socketpair=fexit listen=fexit io_uring=fexit";
+        assert_eq!(
+            forms(&Support::capable(), &Request::default()),
+            format!("{every} syn=fentry ack=fentry")
+        );
+        let fds = Request { forms: Vec::new(), fds: true };
+        assert_eq!(
+            forms(&Support::capable(), &fds),
+            format!("{every} fds=fexit syn=fentry ack=fentry")
+        );
+    }
+
+    #[test]
+    fn what_is_missing_costs_no_other_probe_its_form() {
+        let function = |name| {
+            move |host: &mut Support| {
+                host.functions.remove(name);
+            }
+        };
+        let takes = |name, arguments| {
+            move |host: &mut Support| {
+                host.functions.insert(name, arguments);
+            }
+        };
+        without(function("__sys_accept4"), "accept=tracepoint");
+        without(function("__sys_socket"), "socket=tracepoint");
+        without(function("__sys_socketpair"), "socketpair=tracepoint");
+        without(function("__sys_listen"), "listen=tracepoint");
+        // What tells an accept of io_uring from the rest is not needed where there is none.
+        without(function("io_accept"), "io_uring=tp_btf");
+        without(function("alloc_fd"), "fds=tracepoint");
+        without(function("alloc_empty_file"), "fds=tracepoint");
+        // Less is seen, but the form stays.
+        without(function("do_inotify_init"), "");
+        without(function("create_pipe_files"), "");
+        without(function("tcp_conn_request"), "syn=cgroup_skb");
+        without(function("tcp_v4_syn_recv_sock"), "ack=cgroup_skb");
+        without(function("tcp_v6_syn_recv_sock"), "ack=cgroup_skb");
+        without(takes("__sys_accept4", 5), "accept=tracepoint");
+        without(takes("tcp_v4_syn_recv_sock", 6), "");
+        without(|host| host.has_func_ret = false, "fds=kprobe");
+        without(|host| host.typed_tracepoints.clear(), "");
+        without(|host| host.has_kprobes = false, "");
+        without(|host| host.cgroup = None, "");
+        without(|host| host.sys_exits.clear(), "");
+    }
+
+    #[test]
+    fn a_host_without_trampolines_falls_back_probe_by_probe() {
+        let fallen = "accept=tracepoint socket=tracepoint socketpair=tracepoint listen=tracepoint";
+        without(
+            |host| host.has_kernel_btf = false,
+            &format!("{fallen} io_uring=kprobe fds=kprobe syn=kprobe ack=kprobe"),
+        );
+        let forbid = |host: &mut Support| {
+            let accept = Point::Fexit(crate::kernel::probes::OLD_ALLOC_FD);
+            host.learn(accept, "not permitted".to_owned(), true);
+        };
+        without(forbid, &format!("{fallen} io_uring=tp_btf fds=kprobe syn=kprobe ack=kprobe"));
+        let only_tracepoints = |host: &mut Support| {
+            forbid(host);
+            host.has_kprobes = false;
+        };
+        without(
+            only_tracepoints,
+            &format!("{fallen} io_uring=tp_btf fds=tracepoint syn=cgroup_skb ack=cgroup_skb"),
+        );
+        let nothing = |host: &mut Support| {
+            only_tracepoints(host);
+            host.sys_exits.clear();
+            host.typed_tracepoints.clear();
+            host.cgroup = None;
+        };
+        without(
+            nothing,
+            "accept=none socket=none socketpair=none listen=none io_uring=none fds=none syn=none \
+             ack=none",
+        );
+    }
+
+    #[test]
+    fn what_cannot_be_attached_at_one_point_is_attached_elsewhere() {
+        // As x86-64 before 6.6: no trampoline for seven arguments.
+        let mut host = Support::capable();
+        let ack = AttachPlan::from_support(&host, &Request::default()).probes.pop().unwrap();
+        let point = ack.chosen.unwrap().1[0].point;
+        host.learn(point, "ENOTSUPP".to_owned(), false);
+        assert!(forms(&host, &Request::default()).ends_with("syn=fentry ack=kprobe"));
+        let ack = AttachPlan::from_support(&host, &Request::default()).probes.pop().unwrap();
+        let refused = Refused { form: "fentry", why: "ENOTSUPP".to_owned(), is_forbidden: false };
+        assert_eq!(ack.refused, [refused]);
+    }
+
+    #[test]
+    fn before_5_11_the_allocator_has_another_name() {
+        let old = |host: &mut Support| {
+            host.functions.remove("alloc_fd");
+            host.functions.insert("__alloc_fd", 4);
+        };
+        without(old, "");
+        let mut host = Support::capable();
+        old(&mut host);
+        let plan = AttachPlan::from_support(&host, &Request { forms: Vec::new(), fds: true });
+        let fds = plan.probes.iter().find(|planned| planned.probe.name == "fds").unwrap();
+        let (_, steps) = fds.chosen.as_ref().unwrap();
+        assert!(steps.iter().any(|step| step.point.name() == "fexit/__alloc_fd"));
+    }
+
+    #[test]
+    fn a_form_asked_for_is_the_only_one() {
+        let ask = |form| Request { forms: vec![FormRequest { probe: None, form }], fds: true };
+        let all = |form: &str, others: &str| {
+            let calls = ["accept", "socket", "socketpair", "listen"];
+            let calls: Vec<_> = calls.iter().map(|call| format!("{call}={form}")).collect();
+            format!("{} {others}", calls.join(" "))
+        };
+        let host = Support::capable();
+        assert_eq!(
+            forms(&host, &ask(FormChoice::Kprobe)),
+            all("kprobe", "io_uring=kprobe fds=kprobe syn=kprobe ack=kprobe")
+        );
+        assert_eq!(
+            forms(&host, &ask(FormChoice::Tracepoint)),
+            all("tracepoint", "io_uring=tp_btf fds=tracepoint syn=cgroup_skb ack=cgroup_skb")
+        );
+        let mut less = host.clone();
+        less.has_kprobes = false;
+        assert!(forms(&less, &ask(FormChoice::Kprobe)).starts_with("accept=none socket=none"));
+        // The last word about a probe counts.
+        let mut mixed = ask(FormChoice::Fexit);
+        let ack = FormRequest { probe: Some("ack".to_owned()), form: FormChoice::Kprobe };
+        mixed.forms.push(ack);
+        assert!(forms(&host, &mixed).ends_with("syn=fentry ack=kprobe"));
+    }
 }

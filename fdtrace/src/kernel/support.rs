@@ -30,6 +30,7 @@ const KPROBE_EVENTS: &str = "/sys/bus/event_source/devices/kprobe/type";
 /// What the host has. What it allows is known by trying: what was refused is told by
 /// [`Self::learn`].
 #[derive(Clone, Debug, Default)]
+#[expect(clippy::struct_excessive_bools, reason = "independent facts")]
 pub(super) struct Support {
     /// Functions by name, with the number of their arguments.
     pub(super) functions: BTreeMap<&'static str, u32>,
@@ -348,10 +349,36 @@ pub(super) fn forbidden() -> String {
         |text| text.trim().to_owned(),
     );
     format!(
-        "refused by the kernel to a process that has the capabilities (EPERM). Usual reasons: a \
-         container's seccomp filter (run on the host, or allow bpf(2) and perf_event_open(2)), \
+        "The kernel refused what it allows to a process with these capabilities (EPERM). Usual \
+         reasons: a container's seccomp filter (run on the host, or allow bpf(2) and perf_event_open(2)), \
          lockdown (here: {lockdown}), or a security module. Look in: dmesg, journalctl -k"
     )
+}
+
+#[cfg(test)]
+impl Support {
+    /// A host that has everything and forbids nothing.
+    pub(super) fn capable() -> Self {
+        let points = PROBES.iter().flat_map(|probe| probe.forms).flat_map(|form| form.steps);
+        let points: Vec<_> = points.map(|step| step.point).collect();
+        let functions = points.iter().filter_map(|point| point.function());
+        let sys_exits = points.iter().filter_map(|point| match point {
+            Point::SysExit(call) => Some(*call),
+            _ => None,
+        });
+        Self {
+            functions: functions.map(|function| (function.name, function.arguments.1)).collect(),
+            typed_tracepoints: BTreeMap::from([("io_uring_complete", 7)]),
+            sys_exits: sys_exits.collect(),
+            no_tracefs: None,
+            cgroup: Some(PathBuf::from("/sys/fs/cgroup")),
+            has_kernel_btf: true,
+            has_kprobes: true,
+            has_ipv6: true,
+            has_func_ret: true,
+            against: Vec::new(),
+        }
+    }
 }
 
 #[cfg(test)]

@@ -206,28 +206,28 @@ mod tests {
             open,
             limits: Some(FdLimits { soft: Limit::Of(soft), hard: Limit::Unlimited }),
         };
-        let (emfile, enfile) = (Errno::EMFILE, Errno::ENFILE);
+        let (process, system) = (Errno::EMFILE, Errno::ENFILE);
         let inotify = Door::Call("inotify_init1");
         let full = usage(Some(64), 64);
         let met = |door, errno, met, usage| host.ceiling(door, errno, met, &usage);
-        assert_eq!(met(Door::Accept4, emfile, None, full), Some(Ceiling::NoFile(64)));
+        assert_eq!(met(Door::Accept4, process, None, full), Some(Ceiling::NoFile(64)));
         assert_eq!(
-            met(Door::Accept4, emfile, None, usage(Some(1000), 4096)),
+            met(Door::Accept4, process, None, usage(Some(1000), 4096)),
             Some(Ceiling::NrOpen(1000))
         );
         // An accept of io_uring has the limit of when it was submitted.
         let frozen = Some(Met::Descriptors(32));
-        assert_eq!(met(Door::IoUringAccept, emfile, frozen, full), Some(Ceiling::NoFile(32)));
-        assert_eq!(met(inotify, emfile, None, full), Some(Ceiling::NoFile(64)));
+        assert_eq!(met(Door::IoUringAccept, process, frozen, full), Some(Ceiling::NoFile(32)));
+        assert_eq!(met(inotify, process, None, full), Some(Ceiling::NoFile(64)));
         let instances = Some(Ceiling::InotifyInstances(Some(128)));
-        assert_eq!(met(inotify, emfile, None, usage(Some(9), 64)), instances);
-        assert_eq!(met(inotify, emfile, None, usage(None, 64)), None);
-        assert_eq!(met(inotify, emfile, Some(Met::InotifyInstances), full), instances);
-        assert_eq!(met(Door::Accept, enfile, None, full), Some(Ceiling::FileMax(500)));
-        let direct = met(Door::IoUringAcceptDirect, enfile, None, full);
+        assert_eq!(met(inotify, process, None, usage(Some(9), 64)), instances);
+        assert_eq!(met(inotify, process, None, usage(None, 64)), None);
+        assert_eq!(met(inotify, process, Some(Met::InotifyInstances), full), instances);
+        assert_eq!(met(Door::Accept, system, None, full), Some(Ceiling::FileMax(500)));
+        let direct = met(Door::IoUringAcceptDirect, system, None, full);
         assert_eq!(direct, Some(Ceiling::IoUringTable));
         let roomy = SystemLimits { handles: Some(FileHandles { used: 1, max: 500 }), ..host };
-        assert_eq!(roomy.ceiling(Door::Accept, enfile, None, &full), None);
+        assert_eq!(roomy.ceiling(Door::Accept, system, None, &full), None);
         assert_eq!(met(Door::Accept, Errno::ENOMEM, None, full), None);
     }
 }

@@ -8,6 +8,7 @@ mod filter;
 mod limits;
 mod listener;
 mod process;
+mod provenance;
 mod report;
 mod socket;
 mod time;
@@ -20,6 +21,10 @@ pub use filter::Filter;
 pub use limits::{Ceiling, FdLimits, FdUsage, FileHandles, Limit, Met, SystemLimits};
 pub use listener::{AcceptQueue, Backlog, Listener, ListenerAddress, Target, UnixName};
 pub use process::{Comm, Pid, Process, ProcessId, Tid};
+pub use provenance::{
+    Ancestor, ChainEnd, ConfiguredSysctl, ContainerRuntime, FileFact, LoginLimits, Manager, Place,
+    Program, Provenance, Role, Runtime, Setting, SettingSource, Sysctl, Sysctls, Unit,
+};
 pub use report::{
     CounterPair, EpisodeReport, LostCount, LostKind, LostReport, ProbeReport, Reconciliation,
     Refused, RefusedForm, Report, Started, Summary, Total,

@@ -128,7 +128,8 @@ fn no_tracefs_is_3() {
         }
         drop_capability(CAP_SYS_ADMIN)
     };
-    let output = run_changed(&[], hide_tracefs);
+    // Other forms need none.
+    let output = run_changed(&["--form", "tracepoint"], hide_tracefs);
     assert_ends(&output, 3, "mount -t tracefs nodev /sys/kernel/tracing");
 }
 

@@ -137,6 +137,7 @@ fn an_opened_episode() {
             r#""netns":4026531840},"target":"listener","failure":"EMFILE","door":"accept4","#,
             r#""syn_queue_full":false,"#,
             r#""count":1,"new":1,"fds":{"open":1024,"soft":1024,"hard":4096},"#,
+            r#""limit":{"kind":"nofile","value":1024},"file_handles":null,"#,
             r#""accept_queue":{"length":61,"limit":128},"backlog":null,"refused":null,"#,
             r#""first":"2024-07-29T21:56:43.119Z","#,
             r#""last":"2024-07-29T21:56:43.119Z","duration_s":0.0}"#,

@@ -42,6 +42,7 @@ struct Started<'a> {
 }
 
 #[derive(Serialize)]
+#[expect(clippy::struct_field_names, reason = "the names of the JSON fields")]
 struct Probe<'a> {
     probe: &'a str,
     form: &'a str,

@@ -120,7 +120,6 @@ fn ran_out(report: &EpisodeReport) -> Option<String> {
         Some(Ceiling::NoFile(limit)) if soft(&report.fds).is_some_and(|soft| soft != limit) => {
             Some(format!("limit {limit}{GAP}{}", fds()?))
         }
-        Some(Ceiling::NoFile(_)) => fds(),
         Some(Ceiling::NrOpen(limit)) => {
             Some(format!("fds {}/{limit} (fs.nr_open)", open(&report.fds)))
         }
@@ -138,7 +137,7 @@ fn ran_out(report: &EpisodeReport) -> Option<String> {
         None if report.handles.is_some() => {
             handles(report.handles).map(|handles| format!("not fs.file-max: {handles}"))
         }
-        None => fds(),
+        Some(Ceiling::NoFile(_)) | None => fds(),
     }
 }
 

@@ -36,7 +36,7 @@ fn request(device: &str) -> libc::ifreq {
     // SAFETY: plain data, for which zeroes are valid.
     let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
     for (to, from) in request.ifr_name.iter_mut().zip(device.bytes()) {
-        *to = from.cast_signed();
+        *to = libc::c_char::from_ne_bytes([from]);
     }
     request
 }
@@ -45,7 +45,7 @@ fn sockaddr(ip: Ipv4Addr) -> libc::sockaddr {
     let mut bytes = [0; 14];
     // After the port.
     for (to, from) in bytes[2..].iter_mut().zip(ip.octets()) {
-        *to = from.cast_signed();
+        *to = libc::c_char::from_ne_bytes([from]);
     }
     libc::sockaddr { sa_family: u16::try_from(libc::AF_INET).unwrap(), sa_data: bytes }
 }

@@ -1,0 +1,184 @@
+//! What to do about a low limit: now, and for good.
+
+mod place;
+
+pub(super) use self::place::restart_of;
+use self::place::{of_program, of_setting};
+use super::{
+    Bite, LimitFacts,
+    words::{at, name, quoted},
+};
+use crate::model::{
+    Ancestor, ConfiguredSysctl, FileFact, Program, Provenance, Remedy, Role, Runtime,
+    SettingSource, When,
+};
+
+/// Enough for a server where nothing says how many it needs.
+const ENOUGH: u64 = 65_536;
+
+/// The limit to ask for: `wanted` where a setting says so, else generous.
+pub(super) fn target(provenance: &Provenance, bite: Bite, wanted: Option<u64>) -> u64 {
+    let generous = if bite.soft < ENOUGH / 2 { ENOUGH } else { bite.soft.saturating_mul(4) };
+    let most = provenance.system.nr_open.value.unwrap_or(u64::MAX);
+    wanted.unwrap_or(generous).min(most)
+}
+
+/// Without a restart.
+pub(super) fn now(facts: &LimitFacts<'_>, bite: Bite, wanted: Option<u64>) -> Vec<Remedy> {
+    let provenance = facts.provenance;
+    let Some(own) = provenance.chain.first() else { return Vec::new() };
+    let target = target(provenance, bite, wanted);
+    let mut remedies = Vec::new();
+    let note = caches(&provenance.runtime);
+    if bite.soft < bite.hard {
+        // A hard limit of millions is no reason to take all of it.
+        let soft = if bite.hard <= ENOUGH { bite.hard } else { bite.hard.min(target) };
+        let most = super::limit(bite.hard);
+        remedies.push(remedy(
+            When::Now,
+            format!("raise its soft limit to {soft}, no restart; its hard limit is {most}{note}"),
+            Some(format!("prlimit --pid {} --nofile={soft}:", own.id.pid)),
+        ));
+    }
+    if bite.hard < target {
+        let hard = format!(
+            "raise both its limits to {target}, no restart; above its hard limit that needs \
+             CAP_SYS_RESOURCE in the initial user namespace{note}"
+        );
+        let command = format!("prlimit --pid {} --nofile={target}:{target}", own.id.pid);
+        remedies.push(remedy(When::Now, hard, Some(command)));
+    }
+    let supervisor = provenance.chain.iter().skip(1).find(|one| one.role.restarts_children());
+    if let Some(supervisor) = supervisor
+        && supervisor.limits.is_some_and(|limits| super::number(limits.soft) < target)
+    {
+        remedies.push(remedy(
+            When::Now,
+            format!(
+                "raise the limits of {} too: then a restart of the program alone gives it the \
+                 higher limit",
+                name(supervisor)
+            ),
+            Some(format!("prlimit --pid {} --nofile={target}:{target}", supervisor.id.pid)),
+        ));
+    }
+    remedies
+}
+
+/// For good, in the place that governs: the nearest setting that can give the process more.
+pub(super) fn for_good(
+    facts: &LimitFacts<'_>,
+    bite: Bite,
+    holder: usize,
+    wanted: Option<u64>,
+) -> Vec<Remedy> {
+    let provenance = facts.provenance;
+    let target = target(provenance, bite, wanted);
+    let mut remedies = Vec::new();
+    let ceiling = provenance.system.nr_open.value.unwrap_or(u64::MAX);
+    if wanted.is_some_and(|wanted| wanted > ceiling) {
+        remedies.push(remedy(
+            When::ForGood,
+            format!("no limit can be above fs.nr_open, which is {ceiling}: raise that first"),
+            None,
+        ));
+    }
+    for (at, process) in provenance.chain.iter().enumerate() {
+        // Above the holder, a setting is no use to the process: it would not inherit it.
+        let settings = process.settings.iter().filter(|_| at <= holder);
+        for setting in settings {
+            let own = &provenance.chain[0];
+            let found = match &setting.source {
+                SettingSource::Own { program } => {
+                    of_program(provenance, setting, *program, target, bite)
+                }
+                _ => of_setting(process, own, setting, target, bite),
+            };
+            if let Some(found) = found {
+                remedies.push(found);
+                return remedies;
+            }
+        }
+    }
+    let holder = provenance.chain.get(holder);
+    remedies.extend(holder.map(|holder| by_hand(holder, target)));
+    remedies
+}
+
+/// Where no setting was found: whoever starts it must.
+fn by_hand(holder: &Ancestor, target: u64) -> Remedy {
+    let who = name(holder);
+    let text = match holder.role {
+        Role::Shell | Role::Multiplexer => {
+            format!(
+                "run \"ulimit -n {target}\" in the shell or script before it starts the program"
+            )
+        }
+        Role::Pm2 => {
+            format!("stop {who} with \"pm2 kill\" and start it again after \"ulimit -n {target}\"")
+        }
+        Role::Supervisord if holder.may_raise_hard != Some(false) => {
+            format!("set minfds={target} in the configuration of {who}, then restart {who} itself")
+        }
+        _ => format!(
+            "give {who} a limit of {target} where it is started: no setting that governs it was found"
+        ),
+    };
+    remedy(When::ForGood, text, None)
+}
+
+/// What a program does with a limit that was raised under it.
+fn caches(runtime: &Runtime) -> &'static str {
+    match runtime {
+        Runtime::Program(Program::Nginx) => {
+            ". nginx also stops at worker_connections, and each proxied client takes two descriptors"
+        }
+        Runtime::Program(Program::Redis) => {
+            ". Redis keeps to maxclients: raise that too, with CONFIG SET maxclients"
+        }
+        Runtime::Program(Program::Haproxy) => {
+            ". HAProxy has sized its tables when it started: it needs a restart to use more"
+        }
+        Runtime::Program(Program::Mysql) => {
+            ". The server has read its limit when it started: it needs a restart to use more"
+        }
+        Runtime::Java { .. } => {
+            ". The Java VM has read its hard limit when it started: above that it may need a restart"
+        }
+        Runtime::Python => ". Code that uses select() stops at descriptor 1023 whatever the limit",
+        _ => "",
+    }
+}
+
+/// Replaces a line of a file.
+pub(super) fn replace(file: &FileFact, by: &str) -> Option<String> {
+    let script = format!("{}s|.*|{by}|", file.line?);
+    Some(format!("sed -i {} {}", quoted(&script), path(file)))
+}
+
+fn path(file: &FileFact) -> String {
+    quoted(&file.path.to_string_lossy())
+}
+
+pub(super) fn remedy(when: When, text: String, command: Option<String>) -> Remedy {
+    Remedy { when, text, command }
+}
+
+/// Sets a sysctl now, and for good.
+pub(super) fn sysctl(key: &str, target: u64, configured: Option<&ConfiguredSysctl>) -> Vec<Remedy> {
+    let now = remedy(
+        When::Now,
+        format!("raise {key} to {target}, no restart"),
+        Some(format!("sysctl -w {key}={target}")),
+    );
+    let value = format!("{key} = {target}");
+    let keep = if let Some(configured) = configured {
+        let text = format!("write \"{value}\" to {}", at(&configured.file));
+        remedy(When::ForGood, text, replace(&configured.file, &value))
+    } else {
+        let path = "/etc/sysctl.d/90-file-limits.conf";
+        let command = format!("echo {} >> {path}", quoted(&value));
+        remedy(When::ForGood, format!("write \"{value}\" to {path}"), Some(command))
+    };
+    vec![now, keep]
+}

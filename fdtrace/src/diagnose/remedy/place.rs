@@ -1,0 +1,246 @@
+//! What to write where, for each kind of setting.
+
+use super::{by_hand, path, remedy, replace};
+use crate::{
+    diagnose::{
+        Bite, number,
+        words::{at, name, quoted},
+    },
+    model::{
+        Ancestor, ContainerRuntime, Manager, Place, Program, Provenance, Remedy, Role, Setting,
+        SettingSource, Unit, When,
+    },
+};
+
+pub(super) fn of_setting(
+    process: &Ancestor,
+    own: &Ancestor,
+    setting: &Setting,
+    target: u64,
+    bite: Bite,
+) -> Option<Remedy> {
+    match &setting.source {
+        SettingSource::Own { .. } => None,
+        SettingSource::Minfds { program } => {
+            // It gives up its privileges first, and does not start where minfds is above what it
+            // may have (supervisor/supervisord.py main).
+            let hard = process.limits.map(|limits| number(limits.hard));
+            let most = hard.filter(|_| process.may_raise_hard == Some(false));
+            let target = target.min(most.unwrap_or(u64::MAX));
+            let helps = target > bite.soft;
+            helps.then(|| minfds(process, own, setting, program.as_deref(), target))
+        }
+        SettingSource::RunScript => Some(run_script(process, setting, target)),
+        SettingSource::Login { user } => Some(login(process, setting, user, target)),
+        SettingSource::Container { runtime, id }
+        | SettingSource::ContainerDefault { runtime, id } => Some(container(*runtime, id, target)),
+        SettingSource::Unit(unit) | SettingSource::UnitDefault(unit) => {
+            Some(of_unit(process, unit, setting, target, bite))
+        }
+    }
+}
+
+pub(super) fn of_program(
+    provenance: &Provenance,
+    setting: &Setting,
+    program: Program,
+    target: u64,
+    bite: Bite,
+) -> Option<Remedy> {
+    let own = provenance.chain.first()?;
+    // A worker of nginx sets its limit with the privileges that its master still has.
+    let master = provenance.chain.get(1).filter(|parent| parent.comm == own.comm).unwrap_or(own);
+    let most =
+        master.limits.filter(|_| program == Program::Nginx && master.may_raise_hard == Some(false));
+    let target = target.min(most.map_or(u64::MAX, |limits| number(limits.hard)));
+    if target <= bite.soft {
+        return None;
+    }
+    let directive = program.directive();
+    let reload = format!("kill -HUP {}", master.id.pid);
+    let (value, then) = match program {
+        Program::Nginx => {
+            (format!("{directive} {target};"), format!("then reload nginx, no restart: {reload}"))
+        }
+        Program::Redis => (
+            format!("{directive} {}", target.saturating_sub(32)),
+            "then restart it; it needs 32 descriptors beside those of its clients".into(),
+        ),
+        Program::Haproxy => (format!("{directive} {target}"), "then restart HAProxy".into()),
+        Program::Mysql => (format!("{directive}={target}"), "then restart the server".into()),
+    };
+    let file = match &setting.place {
+        Place::File(file) | Place::BuiltIn(Some(file)) => file,
+        Place::CommandLine | Place::BuiltIn(None) => {
+            let place = match setting.place {
+                Place::CommandLine => "on its command line",
+                _ => "in its configuration",
+            };
+            let text = format!("set \"{value}\" {place}, {then}");
+            return Some(remedy(When::ForGood, text, None));
+        }
+    };
+    let is_there = matches!(setting.place, Place::File(_));
+    let text = format!("write \"{value}\" to {}, {then}", at(file));
+    let edit = match (is_there, program) {
+        (true, _) => replace(file, &value),
+        // The first line is outside of all blocks.
+        (false, Program::Nginx) => {
+            Some(format!("sed -i {} {}", quoted(&format!("1i {value}")), path(file)))
+        }
+        (false, _) => None,
+    };
+    let command = edit.map(|edit| match program {
+        Program::Nginx => format!("{edit} && {reload}"),
+        _ => edit,
+    });
+    Some(remedy(When::ForGood, text, command.filter(|_| own.container.is_none())))
+}
+
+fn minfds(
+    process: &Ancestor,
+    own: &Ancestor,
+    setting: &Setting,
+    program: Option<&str>,
+    target: u64,
+) -> Remedy {
+    let supervisord = name(process);
+    let child = program.map_or_else(|| name(own), str::to_owned);
+    let restart = format!(
+        "then restart {supervisord} itself, and {child} with it: it sets limits only when it starts, and \
+         neither \"supervisorctl reload\" nor \"update\" does"
+    );
+    let value = format!("minfds={target}");
+    let service = process.unit.as_ref().filter(|unit| unit.is_service());
+    let (text, edit) = match &setting.place {
+        Place::File(file) => {
+            (format!("write {value} to {}, {restart}", at(file)), replace(file, &value))
+        }
+        Place::BuiltIn(Some(file)) => {
+            let text = format!(
+                "write {value} to {}, section [supervisord], {restart}",
+                file.path.display()
+            );
+            let edit = file.line.map(|line| {
+                format!("sed -i {} {}", quoted(&format!("{line}a {value}")), path(file))
+            });
+            (text, edit)
+        }
+        Place::CommandLine | Place::BuiltIn(None) => {
+            (format!("start supervisord with --minfds={target}, {restart}"), None)
+        }
+    };
+    let command = edit.map(|edit| match service {
+        Some(unit) => format!("{edit} && {}", restart_of(unit)),
+        None => edit,
+    });
+    remedy(When::ForGood, text, command.filter(|_| process.container.is_none()))
+}
+
+fn run_script(process: &Ancestor, setting: &Setting, target: u64) -> Remedy {
+    let (Place::File(file) | Place::BuiltIn(Some(file))) = &setting.place else {
+        return by_hand(process, target);
+    };
+    let text = format!(
+        "put \"ulimit -n {target}\" before the last line of {}, then restart {}",
+        at(file),
+        name(process)
+    );
+    remedy(When::ForGood, text, None)
+}
+
+fn login(process: &Ancestor, setting: &Setting, user: &str, target: u64) -> Remedy {
+    let file = match &setting.place {
+        Place::File(file) => at(file),
+        _ => "/etc/security/limits.conf".into(),
+    };
+    let text = format!(
+        "set \"{user} - nofile {target}\" in {file}, then log in again and start {} from there",
+        name(process)
+    );
+    let path = "/etc/security/limits.d/zz-nofile.conf";
+    let line = quoted(&format!("{user} - nofile {target}"));
+    remedy(When::ForGood, text, Some(format!("echo {line} >> {path}")))
+}
+
+fn container(runtime: ContainerRuntime, id: &str, target: u64) -> Remedy {
+    let short = id.get(..12).unwrap_or(id);
+    let text = match runtime {
+        ContainerRuntime::Docker => format!(
+            "create the container {short} anew with --ulimit nofile={target}:{target} (ulimits in \
+             a compose file), or set \"default-ulimits\" in /etc/docker/daemon.json, restart \
+             Docker, and create it anew"
+        ),
+        ContainerRuntime::Podman => format!(
+            "create the container {short} anew with --ulimit nofile={target}:{target}, or set \
+             default_ulimits in /etc/containers/containers.conf"
+        ),
+        ContainerRuntime::Crio => format!(
+            "set default_ulimits = [\"nofile={target}:{target}\"] in /etc/crio/crio.conf, restart \
+             crio, and delete the pod so that it is created anew"
+        ),
+        ContainerRuntime::Kubernetes | ContainerRuntime::Containerd => format!(
+            "set LimitNOFILE={target} for containerd.service (systemctl edit containerd), restart \
+             it, and have the container {short} created anew: containers inherit its limit"
+        ),
+    };
+    remedy(When::ForGood, text, None)
+}
+
+fn of_unit(process: &Ancestor, unit: &Unit, setting: &Setting, target: u64, bite: Bite) -> Remedy {
+    // A hard limit that is higher stays.
+    let hard = bite.hard.max(target);
+    let value = if hard == target {
+        format!("LimitNOFILE={target}")
+    } else {
+        format!(
+            "LimitNOFILE={target}:{}",
+            if hard == u64::MAX { "infinity".into() } else { hard.to_string() }
+        )
+    };
+    let shim = process.role == Role::ContainerdShim;
+    let then = if shim {
+        "and create the container anew: its shim keeps the limit it was started with"
+    } else {
+        "which restarts this process"
+    };
+    let restart = restart_of(unit);
+    let edit = match (&setting.source, &setting.place) {
+        // What an administrator wrote is changed where it is; what a package installed is not.
+        (SettingSource::Unit(_), Place::File(file)) if file.path.starts_with("/etc") => {
+            let text = format!("write {value} to {}, then {restart}, {then}", at(file));
+            let command = replace(file, &value).map(|edit| format!("{edit} && {restart}"));
+            return remedy(When::ForGood, text, command);
+        }
+        (SettingSource::Unit(_), Place::File(file)) => file.path.file_name(),
+        _ => None,
+    };
+    // Drop-ins are read in the order of their names.
+    let governing = edit.map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+    let is_drop_in = std::path::Path::new(&governing).extension().is_some_and(|e| e == "conf");
+    let names = ["nofile.conf", "zz-nofile.conf", "zzzz-nofile.conf"];
+    let drop_in =
+        names.into_iter().find(|name| !is_drop_in || **name > *governing).unwrap_or(names[2]);
+    let base = match unit.manager {
+        Manager::System => "/etc/systemd/system",
+        Manager::User(_) => "/etc/systemd/user",
+    };
+    let dir = format!("{base}/{}.d", unit.name);
+    let text = format!(
+        "set {value} for {} (systemctl edit {}), then {restart}, {then}",
+        unit.name, unit.name
+    );
+    let dir = quoted(&dir);
+    let command =
+        format!("mkdir -p {dir} && printf '[Service]\\n{value}\\n' > {dir}/{drop_in} && {restart}");
+    remedy(When::ForGood, text, Some(command))
+}
+
+/// How a unit is loaded and started again.
+pub(in crate::diagnose) fn restart_of(unit: &Unit) -> String {
+    let user = match unit.manager {
+        Manager::System => "",
+        Manager::User(_) => "--user ",
+    };
+    format!("systemctl {user}daemon-reload && systemctl {user}restart {}", quoted(&unit.name))
+}

@@ -1,0 +1,127 @@
+//! Limits of the whole host, and what is said where little is known.
+
+use super::*;
+
+#[test]
+fn nr_open() {
+    let mut low = provenance(vec![process(600, "web", 4096, 4096)]);
+    low.system.nr_open.value = Some(2048);
+    let found = diagnosed(&low);
+    assert_eq!((found.cause, found.certainty), (Cause::NrOpen, Certainty::Certain));
+    assert!(found.why.starts_with("fs.nr_open is 2048, lower than"), "{}", found.why);
+    assert_eq!(commands(&found)[0], "sysctl -w fs.nr_open=4096");
+
+    low.system.nr_open.value = Some(4096);
+    let found = diagnosed(&low);
+    assert_eq!(found.cause, Cause::NrOpen);
+    assert_eq!(
+        commands(&found),
+        [
+            "sysctl -w fs.nr_open=8192",
+            "prlimit --pid 600 --nofile=8192:8192",
+            "echo 'fs.nr_open = 8192' >> /etc/sysctl.d/90-file-limits.conf",
+        ]
+    );
+    low.system.nr_open.configured = Some(ConfiguredSysctl { value: 4096, file: conf(9) });
+    let expected = "sed -i '9s|.*|fs.nr_open = 8192|' /etc/supervisor/supervisord.conf";
+    assert_eq!(commands(&diagnosed(&low))[2], expected);
+    assert!(limits(&facts(&low, Failed::Nothing)).iter().all(|one| one.cause != Cause::NrOpen));
+    low.system.nr_open.value = None;
+    assert_eq!(diagnosed(&low).cause, Cause::HardLimitLow);
+}
+
+#[test]
+fn file_max_or_memory() {
+    let enfile = |handles: Option<u64>, at_failure: Option<u64>, above: Option<bool>| {
+        let mut own = process(600, "web", 1024, 1024);
+        own.above_file_max = above;
+        let mut own = provenance(vec![own]);
+        own.system.file_handles = handles;
+        let facts =
+            LimitFacts { file_handles_at_failure: at_failure, ..facts(&own, Failed::Handle) };
+        let found = limits(&facts);
+        found.first().map(|one| (one.cause, one.certainty))
+    };
+    let (certain, likely) = (Certainty::Certain, Certainty::Likely);
+    for (handles, at_failure, above, expected) in [
+        (Some(100_000), None, Some(false), Some((Cause::FileMax, certain))),
+        (Some(2000), Some(99_500), Some(false), Some((Cause::FileMax, certain))),
+        (Some(60_000), None, Some(false), Some((Cause::FileMax, likely))),
+        (Some(60_000), Some(60_000), Some(false), Some((Cause::SocketAllocation, likely))),
+        (Some(2000), None, Some(false), Some((Cause::SocketAllocation, likely))),
+        (Some(100_000), None, Some(true), Some((Cause::SocketAllocation, likely))),
+        (None, None, Some(false), Some((Cause::FileMax, likely))),
+        (None, None, None, Some((Cause::FileMax, likely))),
+        (None, None, Some(true), Some((Cause::SocketAllocation, likely))),
+    ] {
+        assert_eq!(enfile(handles, at_failure, above), expected, "{handles:?} {at_failure:?}");
+    }
+}
+
+#[test]
+fn inotify_and_io_uring() {
+    let own = provenance(vec![process(600, "web", 1024, 1024)]);
+    let of = |instances, open| {
+        let facts = LimitFacts {
+            inotify_instances: instances,
+            open,
+            ..facts(&own, Failed::InotifyInstance)
+        };
+        let found = limits(&facts);
+        (found[0].cause, found[0].certainty)
+    };
+    assert_eq!(of(Some(128), Some(50)), (Cause::InotifyInstances, Certainty::Certain));
+    assert_eq!(of(Some(90), Some(50)), (Cause::InotifyInstances, Certainty::Likely));
+    assert_eq!(of(None, None), (Cause::InotifyInstances, Certainty::Likely));
+    assert_eq!(of(Some(90), Some(1024)).0, Cause::HardLimitLow, "it needs a descriptor too");
+    let found = limits(&facts(&own, Failed::DirectDescriptor));
+    assert_eq!((found[0].cause, found[0].certainty), (Cause::IoUringTable, Certainty::Certain));
+}
+
+#[test]
+fn nothing_failed() {
+    let of = |soft, hard| {
+        let own = provenance(vec![process(600, "web", soft, hard)]);
+        limits(&facts(&own, Failed::Nothing)).first().map(|found| found.cause)
+    };
+    assert_eq!(of(1024, 524_288), Some(Cause::SoftLimitLow));
+    assert_eq!(of(1024, 1024), Some(Cause::HardLimitLow));
+    assert_eq!(of(65_536, 65_536), None);
+    assert_eq!(of(65_536, 100_000), None);
+    assert_eq!(of(4096, 524_288), Some(Cause::SoftLimitLow));
+    assert_eq!(of(1_048_576, 1_048_576), None);
+}
+
+#[test]
+fn nothing_is_claimed_of_what_was_not_read() {
+    // The process is gone, and the failure told its limits.
+    let mut gone = provenance(Vec::new());
+    gone.chain_end = ChainEnd::Unreadable("could not read /proc/7/stat: no such file".into());
+    gone.unknown = vec!["could not read /proc/7/stat: no such file".into()];
+    assert!(limits(&facts(&gone, Failed::Descriptor)).is_empty());
+    for (hard, cause) in [(4096, Cause::SoftLimitLow), (1024, Cause::HardLimitLow)] {
+        let at_failure = FdLimits { soft: limit(1024), hard: limit(hard) };
+        let facts =
+            LimitFacts { limits_at_failure: Some(at_failure), ..facts(&gone, Failed::Descriptor) };
+        let found = limits(&facts).remove(0);
+        assert_eq!((found.cause, found.certainty), (cause, Certainty::Likely));
+        assert!(found.remedies.is_empty(), "{found:#?}");
+        assert!(found.unknown.contains(&gone.unknown[0]));
+    }
+
+    // Dates, the parent's limits and its files are unknown.
+    let mut parent = process(812, "supervisord", 1024, 1024);
+    parent.limits = None;
+    let mut own = provenance(vec![process(600, "web", 1024, 1024), parent]);
+    own.chain_end = ChainEnd::Unreadable("could not read /proc/1/stat: permission denied".into());
+    let found = diagnosed(&own);
+    assert_eq!((found.cause, found.certainty), (Cause::HardLimitLow, Certainty::Likely));
+    assert!(!found.why.contains("inherited"), "{}", found.why);
+    let mut undated = process(812, "supervisord", 1024, 1024);
+    undated.started_at = None;
+    undated.settings = vec![minfds(4096, file("/etc/supervisord.conf:7", 3))];
+    own.chain[1] = undated;
+    let found = diagnosed(&own);
+    assert_eq!(found.cause, Cause::HardLimitLow);
+    assert!(found.why.contains("no date tells why"), "{}", found.why);
+}

@@ -322,4 +322,5 @@ pub(super) fn run(spec: &Spec<'_>) {
         }
     }
     say("done", &json!({ "answers": answers }));
+    wait();
 }

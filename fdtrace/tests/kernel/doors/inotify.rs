@@ -54,6 +54,7 @@ pub(super) fn run(spec: &Spec<'_>) {
     // There are still descriptors.
     drop(std::fs::File::open("/dev/null").unwrap());
     say("done", &json!({ "failures": failures }));
+    wait();
 }
 
 fn instances() {

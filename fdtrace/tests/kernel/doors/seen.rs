@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use serde_json::json;
 
+use super::is_own_system;
 use crate::support::{Run, number};
 
 /// How a run observed what these tests do, as it said itself when it started.
@@ -24,6 +25,11 @@ impl Sight {
         };
         let sight = Self { fds: form("fds"), io_uring: form("io_uring"), accept: form("accept") };
         assert_ne!(sight.fds, "none", "{probes:?}");
+        // Nothing forbids anything there: a program that is refused is a mistake of ours.
+        let why = probes.iter().flat_map(|probe| probe["refused"].as_array().into_iter().flatten());
+        for refused in why.filter(|_| is_own_system()) {
+            assert!(!refused["why"].as_str().unwrap().contains("permitted"), "{refused}");
+        }
         sight
     }
 

@@ -76,6 +76,7 @@ impl Kernel {
             HostError::Unsupported(format!("{shown} is no usable BTF: {error}"))
         })?;
         let offsets = offsets(&btf, &options.btf)?;
+        support::check_ring_buffer(&btf)?;
         let mut support = Support::look(&btf);
         let host = support.host(&btf);
         let ids = btf.names_and_ids();

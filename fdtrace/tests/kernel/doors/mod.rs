@@ -5,7 +5,7 @@ mod calls;
 #[cfg(target_arch = "x86_64")]
 mod compat;
 mod every_call;
-mod inotify;
+mod own_limits;
 mod passed;
 mod seen;
 mod system;
@@ -22,7 +22,7 @@ pub(crate) const TESTS: &[&[Test]] = &[
     every_call::TESTS,
     #[cfg(target_arch = "x86_64")]
     compat::TESTS,
-    inotify::TESTS,
+    own_limits::TESTS,
     passed::TESTS,
     uring_accepts::TESTS,
     uring_others::TESTS,
@@ -40,7 +40,7 @@ pub(crate) fn run(spec: &str) {
         "calls" => calls::run(&spec),
         #[cfg(target_arch = "x86_64")]
         "compat" => compat::run(&spec),
-        "inotify" => inotify::run(&spec),
+        "own" => own_limits::run(&spec),
         "passed" => passed::run(&spec),
         "uring" => uring::run(&spec),
         "file_max" => system::run_file_max(&spec),

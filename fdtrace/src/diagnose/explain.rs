@@ -2,7 +2,8 @@
 //! in which to act.
 
 use super::{
-    Failed, HeldFacts, LimitFacts, QueueFacts, QueueSample, held, limits, queue, slow_acceptor,
+    Failed, HeldFacts, LimitFacts, QueueFacts, QueueSample, episode::in_order, held, limits, queue,
+    slow_acceptor,
 };
 use crate::model::{
     AcceptQueue, Acceptor, Cause, Census, Certainty, Diagnosis, Errno, Limit, ListenerReport,
@@ -68,13 +69,13 @@ pub fn explain(facts: &ExplainFacts<'_>) -> (Verdict, Vec<Diagnosis>) {
     let stands = standing.is_some();
     diagnoses.extend(standing);
 
-    let (leaks, others) = of_descriptors(facts);
-    if leaks.iter().any(|leak| leak.certainty == Certainty::Certain) && takes_much(facts.fds) {
+    let of_use = of_descriptors(facts);
+    let is_certain_leak =
+        |found: &Diagnosis| found.cause == Cause::FdLeak && found.certainty == Certainty::Certain;
+    if of_use.iter().any(is_certain_leak) && takes_much(facts.fds) {
         at_least(Verdict::AtRisk);
     }
-    diagnoses.extend(leaks);
-    diagnoses.extend(of_limit(facts));
-    diagnoses.extend(others);
+    diagnoses.extend(in_order(of_limit(facts), of_use));
 
     if let Some(full) = file_max(facts) {
         at_least(Verdict::Exhausted);
@@ -100,15 +101,14 @@ fn standing(facts: &ExplainFacts<'_>) -> Option<Diagnosis> {
     slow_acceptor::standing(std::slice::from_ref(process), std::slice::from_ref(facts.acceptor?))
 }
 
-/// Leaks, and what else fills the table: that only where it is nearly full.
-fn of_descriptors(facts: &ExplainFacts<'_>) -> (Vec<Diagnosis>, Vec<Diagnosis>) {
+/// What fills the table: where it is not nearly full, only leaks.
+fn of_descriptors(facts: &ExplainFacts<'_>) -> Vec<Diagnosis> {
     let is_short = facts.fds.and_then(|fds| fds.risk()).is_some();
     let census = facts.census.filter(|census| is_short || census.open.number() >= MANY);
-    let Some(census) = census else { return Default::default() };
-    let found = held(&HeldFacts { census, before: &[], acceptor: facts.acceptor });
-    let (leaks, others): (Vec<_>, Vec<_>) =
-        found.into_iter().partition(|found| found.cause == Cause::FdLeak);
-    (leaks, if is_short { others } else { Vec::new() })
+    let Some(census) = census else { return Vec::new() };
+    let mut found = held(&HeldFacts { census, before: &[], acceptor: facts.acceptor });
+    found.retain(|found| is_short || found.cause == Cause::FdLeak);
+    found
 }
 
 fn of_limit(facts: &ExplainFacts<'_>) -> Vec<Diagnosis> {

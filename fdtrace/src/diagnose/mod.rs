@@ -8,6 +8,7 @@ mod accept_fails;
 mod audit;
 mod backlog;
 mod behaviour;
+mod episode;
 mod evidence;
 mod explain;
 mod file_max;
@@ -33,6 +34,7 @@ mod words;
 
 pub use audit::{AuditFacts, Group, audit, groups, worst_first};
 pub use behaviour::{AcceptFacts, FailureSample, QueueSample, behaviour};
+pub use episode::{EpisodeFacts, episode};
 pub use explain::{ExplainFacts, explain, verdict};
 pub use held::{HeldFacts, held};
 pub use queue::{QueueFacts, queue};

@@ -86,10 +86,10 @@ pub(super) fn attach(
         }
     }
     let report = AttachReport { probes: done, programs: attacher.programs };
-    for probe in &report.probes {
-        let is_less = probe.form == NO_FORM || probe.form == POLLED_FORM;
-        if is_less && !probe.refused.is_empty() {
-            let why: Vec<_> = probe.refused.iter().map(describe).collect();
+    // The start line says what is not seen; that figures are bounds is worth the reasons, too.
+    for probe in report.probes.iter().filter(|probe| probe.form == POLLED_FORM) {
+        let why: Vec<_> = probe.refused.iter().map(describe).collect();
+        if !why.is_empty() {
             log::warn!("{}: using the form `{}`: {}", probe.probe, probe.form, why.join("; "));
         }
     }
@@ -263,10 +263,21 @@ fn refused(error: ProgramError, step: &str) -> anyhow::Error {
     match error {
         ProgramError::LoadError { io_error, verifier_log } => {
             log::debug!("{step}: {io_error}: {verifier_log}");
-            explain(io_error, step)
+            match (io_error.raw_os_error(), verdict(&verifier_log.to_string())) {
+                // A policy refuses before the verifier has said a word.
+                (Some(libc::EPERM), _) | (_, None) => explain(io_error, step),
+                (_, Some(verdict)) => anyhow!("{step}: the verifier refuses it: {verdict}"),
+            }
         }
         error => explain(error, step),
     }
+}
+
+/// The last thing the verifier said, but for its figures.
+fn verdict(log: &str) -> Option<&str> {
+    const FIGURES: [&str; 4] = ["processed ", "verification time", "stack depth", "max_states"];
+    let is_figure = |line: &&str| FIGURES.iter().any(|figures| line.starts_with(figures));
+    log.lines().map(str::trim).rfind(|line| !line.is_empty() && !is_figure(line))
 }
 
 /// Errors of aya end in the verifier's log, which is long.
@@ -295,4 +306,18 @@ where
 /// Where a map of the object is needed by name.
 pub(super) fn take(ebpf: &mut Ebpf, name: &str) -> anyhow::Result<Map> {
     ebpf.take_map(name).with_context(|| format!("the object has no map {name}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_verifier_s_word_is_found_in_its_log() {
+        let log = "0: R1=ctx() R10=fp0\n11: (79) r3 = *(u64 *)(r3 +0)\n\
+                   dereference of modified ctx ptr R3 off=24 disallowed\n\
+                   verification time 2089 usec\nstack depth 0+0\nprocessed 9 insns (limit 1000000)\n\n";
+        assert_eq!(verdict(log), Some("dereference of modified ctx ptr R3 off=24 disallowed"));
+        assert_eq!(verdict(""), None);
+    }
 }

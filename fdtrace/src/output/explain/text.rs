@@ -11,7 +11,7 @@ use crate::{
     },
     output::terminal::{
         Colour,
-        diagnosis::{lines, push},
+        diagnosis::{Detail, lines, push},
         line,
         words::{Tone, address, counted, headline, who},
     },
@@ -56,7 +56,9 @@ fn explanation(explanation: &Explanation, colour: Colour) -> String {
     if explanation.verdict == Verdict::Fine && !explanation.diagnoses.is_empty() {
         push(&mut text, INDENT, "note", "nothing is short now; this would be, under load:", None);
     }
-    text.push_str(&lines(&explanation.diagnoses, INDENT));
+    // Who is fine wants one thing to do, if any.
+    let detail = if explanation.verdict == Verdict::Fine { Detail::Brief } else { Detail::Full };
+    text.push_str(&lines(&explanation.diagnoses, INDENT, detail));
     facts::push_all(&mut text, explanation);
     let page = explanation.diagnoses.iter().find(|diagnosis| diagnosis.cause != Cause::Unknown);
     if let Some(diagnosis) = page {

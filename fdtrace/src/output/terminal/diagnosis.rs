@@ -32,17 +32,34 @@ pub(super) fn report(report: &DiagnosisReport, times: &Times<'_>, follows: bool)
             on_what(&report.target, report.door)
         );
     }
-    text + &lines(&report.diagnoses, INDENT)
+    text + &lines(&report.diagnoses, INDENT, Detail::Brief)
+}
+
+/// How much is said.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::output) enum Detail {
+    /// Among other lines: the mildest remedy for now and the one for good, and no more than that
+    /// for good of causes beside the first.
+    Brief,
+    /// To who asked.
+    Full,
 }
 
 /// `why`, `now` and `keep` of each diagnosis, and what is not known.
-pub(in crate::output) fn lines(diagnoses: &[Diagnosis], indent: usize) -> String {
+pub(in crate::output) fn lines(diagnoses: &[Diagnosis], indent: usize, detail: Detail) -> String {
     let mut text = String::new();
     for (place, diagnosis) in diagnoses.iter().enumerate() {
         let unsure = if diagnosis.certainty == Certainty::Likely { "likely: " } else { "" };
         let label = if place == 0 { "why" } else { "also" };
         push(&mut text, indent, label, &format!("{unsure}{}", diagnosis.why), None);
+        let mut told = Vec::new();
         for Remedy { when, text: what, command } in &diagnosis.remedies {
+            if detail == Detail::Brief {
+                if told.contains(when) || (place > 0 && *when == When::Now) {
+                    continue;
+                }
+                told.push(*when);
+            }
             let label = match when {
                 When::Now => "now",
                 When::ForGood => "keep",
@@ -50,7 +67,8 @@ pub(in crate::output) fn lines(diagnoses: &[Diagnosis], indent: usize) -> String
             push(&mut text, indent, label, what, command.as_deref());
         }
         // Of what is not sure, what would make it so.
-        if diagnosis.certainty == Certainty::Likely && !diagnosis.unknown.is_empty() {
+        let is_unsure = diagnosis.certainty == Certainty::Likely && !diagnosis.unknown.is_empty();
+        if is_unsure && (place == 0 || detail == Detail::Full) {
             push(&mut text, indent, "?", &diagnosis.unknown.join("; "), None);
         }
     }

@@ -59,16 +59,13 @@ fn fds(facts: &AuditFacts<'_>) -> Option<Finding> {
     let fds = facts.fds?;
     let soft = fds.usage.limits?.soft;
     let in_use = fds.below_limit.or(fds.usage.open)?;
-    let (kind, what) = match fds.risk()? {
-        Risk::FdsExhausted => (
-            FindingKind::FdsExhausted,
-            format!("all of its {soft} descriptors are in use: accept fails with EMFILE"),
-        ),
-        _ => {
-            let percent = fds.fullness()? / 10_000;
-            let what = format!("{in_use} of its {soft} descriptors are in use ({percent} %)");
-            (FindingKind::FdsFilling, what)
-        }
+    let (kind, what) = if fds.risk()? == Risk::FdsExhausted {
+        let what = format!("all of its {soft} descriptors are in use: accept fails with EMFILE");
+        (FindingKind::FdsExhausted, what)
+    } else {
+        let percent = fds.fullness()? / 10_000;
+        let what = format!("{in_use} of its {soft} descriptors are in use ({percent} %)");
+        (FindingKind::FdsFilling, what)
     };
     let diagnosis = facts
         .provenance

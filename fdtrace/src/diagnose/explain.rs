@@ -6,8 +6,8 @@ use super::{
     slow_acceptor,
 };
 use crate::model::{
-    AcceptQueue, Acceptor, Cause, Census, Certainty, Diagnosis, Errno, Limit, ListenerReport,
-    OwnerFds, Process, Provenance, Risk, Verdict,
+    Acceptor, Cause, Census, Certainty, Diagnosis, Errno, Limit, ListenerReport, OwnerFds, Process,
+    Provenance, Risk, Verdict,
 };
 
 /// With fewer descriptors than this, what they are is nobody's concern unless they run out.
@@ -156,7 +156,7 @@ fn of_queue(facts: &ExplainFacts<'_>) -> Vec<Diagnosis> {
         return Vec::new();
     };
     let fails = facts.fds.and_then(|fds| fds.risk()) == Some(Risk::FdsExhausted);
-    let queue_now: AcceptQueue = queue_now;
+
     queue(&QueueFacts {
         listener: &first.socket.listener,
         owners: &first.owners,

@@ -64,7 +64,7 @@ fn descriptors_that_run_out_are_a_risk_and_a_low_limit_is_a_warning() {
                 .to_owned(),
         ),
     );
-    assert_eq!(audited(20, chain.clone(), &[]), [low.clone()]);
+    assert_eq!(audited(20, chain.clone(), &[]), std::slice::from_ref(&low));
     let now = Some("prlimit --pid 7 --nofile=4096:".to_owned());
     let cause = Some(Cause::SoftLimitLow);
     let what = "900 of its 1024 descriptors are in use (87 %)".to_owned();

@@ -38,6 +38,7 @@ struct OfPid {
 }
 
 #[derive(Serialize)]
+#[expect(clippy::struct_field_names, reason = "the names of the JSON fields")]
 struct Finding<'a> {
     level: &'static str,
     finding: &'static str,

@@ -33,10 +33,10 @@ fn on(target: &Target, owners: &[Process], length: u32, limit: u32) -> ListenerR
     }
 }
 
-fn fds(pid: u32, open: u64, soft: u64, hard: u64) -> Option<OwnerFds> {
+fn fds(pid: u32, open: u64, soft: u64, hard: u64) -> OwnerFds {
     let limits = FdLimits { soft: Limit::Of(soft), hard: Limit::Of(hard) };
     let usage = FdUsage { open: Some(open), limits: Some(limits) };
-    Some(OwnerFds { pid: Pid(pid), usage, below_limit: None })
+    OwnerFds { pid: Pid(pid), usage, below_limit: None }
 }
 
 fn finding(level: Level, kind: FindingKind, what: &str, fix: Remedy) -> Finding {
@@ -71,7 +71,7 @@ fn story() -> Audited {
     Audited {
         processes: owners.to_vec(),
         listeners: vec![on(&every(9088), &owners, 61, 128)],
-        fds: fds(14807, 940, 1024, 4096),
+        fds: Some(fds(14807, 940, 1024, 4096)),
         findings: vec![
             Finding {
                 cause: Some(Cause::RaisedAfterStart),
@@ -116,7 +116,7 @@ fn servers() -> Audited {
     Audited {
         processes: owners,
         listeners,
-        fds: fds(814, 23, 65_536, 65_536),
+        fds: Some(fds(814, 23, 65_536, 65_536)),
         findings: vec![small],
     }
 }
@@ -127,7 +127,7 @@ fn fine() -> Audited {
     Audited {
         processes: owners.to_vec(),
         listeners,
-        fds: fds(14807, 9, 65_536, 65_536),
+        fds: Some(fds(14807, 9, 65_536, 65_536)),
         findings: Vec::new(),
     }
 }

@@ -67,6 +67,7 @@ struct Census<'a> {
 }
 
 #[derive(Serialize)]
+#[expect(clippy::struct_field_names, reason = "the names of the JSON fields")]
 struct Kind {
     kind: String,
     count: u64,
@@ -83,6 +84,7 @@ struct PeerShare {
 }
 
 #[derive(Serialize)]
+#[expect(clippy::struct_field_names, reason = "the names of the JSON fields")]
 struct Path<'a> {
     path: Cow<'a, str>,
     fds: u64,

@@ -76,7 +76,7 @@ fn first_line(explanation: &Explanation, colour: Colour) -> String {
         Verdict::Unknown => ("UNKNOWN", Tone::Neutral),
         Verdict::Fine => ("fine", Tone::Good),
     };
-    let process = explanation.process.as_ref().map(slice::from_ref).unwrap_or_default();
+    let process = explanation.process.as_slice();
     let mut subject = who(process);
     if let Some((first, others)) = explanation.listeners.split_first() {
         subject = format!("{subject} {}", address(&first.socket.listener.address));

@@ -20,6 +20,8 @@ const RLIMIT_SIZE: u32 = 16;
 const PF_IO_WORKER: u32 = 0x10;
 /// The number of socketcall(2), arch/x86/entry/syscalls/syscall_32.tbl.
 const SOCKETCALL: usize = 102;
+const RECVMSG: u8 = FdCall::door("recvmsg");
+const RECVMMSG: u8 = FdCall::door("recvmmsg");
 /// `TS_COMPAT`, arch/x86/include/asm/thread_info.h.
 const TS_COMPAT: u32 = 2;
 
@@ -179,9 +181,9 @@ impl Task {
             1 => Door::Socket as u8,
             5 => Door::Accept as u8,
             8 => Door::Socketpair as u8,
-            17 => FdCall::door("recvmsg"),
+            17 => RECVMSG,
             18 => Door::Accept4 as u8,
-            19 => FdCall::door("recvmmsg"),
+            19 => RECVMMSG,
             _ => Door::Other as u8,
         }
     }

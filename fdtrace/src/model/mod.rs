@@ -2,6 +2,7 @@
 
 mod call;
 mod diagnosis;
+mod doctor;
 mod episode;
 mod event;
 mod filter;
@@ -15,6 +16,10 @@ mod time;
 
 pub use call::{Door, Errno, Failure};
 pub use diagnosis::{Cause, Certainty, Diagnosis, Evidence, Remedy, Value, When};
+pub use doctor::{
+    BlindSpot, Check, DoctorReport, Fact, FactState, FormExamined, FormOutcome, ProbeExamined,
+    ProgramCost, SelfTest, Verdict,
+};
 pub use episode::{Outcome, Phase};
 pub use event::{Caller, Event, FailureEvent, KeyId, ListenEvent};
 pub use filter::Filter;

@@ -7,11 +7,11 @@ pub(super) struct Capability {
     pub(super) number: u32,
     /// Its name.
     pub(super) name: &'static str,
-    /// What it is for; without it, that is missing.
+    /// What it is for.
     pub(super) purpose: &'static str,
     /// Whether CAP_SYS_ADMIN does instead (include/linux/capability.h `bpf_capable`,
     /// `perfmon_capable`, v6.12).
-    is_of_admin: bool,
+    pub(super) is_of_admin: bool,
 }
 
 pub(super) const CAP_SYS_ADMIN: u32 = 21;
@@ -22,7 +22,7 @@ pub(super) const USED: [Capability; 6] = [
     Capability {
         number: 38,
         name: "CAP_PERFMON",
-        purpose: "programs that read kernel memory",
+        purpose: "reading kernel memory in programs",
         is_of_admin: true,
     },
     Capability {
@@ -40,7 +40,7 @@ pub(super) const USED: [Capability; 6] = [
     Capability {
         number: 2,
         name: "CAP_DAC_READ_SEARCH",
-        purpose: "the same, and reading tracefs",
+        purpose: "the same, and looking into tracefs",
         is_of_admin: false,
     },
     Capability {

@@ -53,17 +53,19 @@ fn capabilities(effective: Option<u64>) -> Fact {
         return fact(name, Good, "all that fdtrace uses");
     }
     let names: Vec<_> = missing.iter().map(|capability| capability.name).collect();
-    let without: Vec<_> = missing
+    let value = format!("missing {}", names.join(", "));
+    let is_able = may_trace(effective);
+    let lost: Vec<_> = missing
         .iter()
-        .map(|capability| format!("{}: {}", capability.name, capability.purpose))
+        // Where nothing can be loaded, the rest does not matter yet.
+        .filter(|capability| is_able || capability.is_of_admin)
+        .map(|capability| format!("{} ({})", capability.purpose, capability.name))
         .collect();
-    let state = if may_trace(effective) { Less } else { Bad };
-    let remedy = "run as root, or give these capabilities";
-    with(
-        fact(name, state, format!("missing {}", names.join(", "))),
-        format!("without these there is no {}", without.join("; ")),
-        remedy,
-    )
+    let consequence = format!("not possible: {}", lost.join("; "));
+    if is_able {
+        return with(fact(name, Less, value), consequence, "run as root, or give those you need");
+    }
+    with(fact(name, Bad, value), consequence, "run as root, or give CAP_BPF and CAP_PERFMON")
 }
 
 fn btf(path: &Path, size: &Result<u64, String>) -> Fact {
@@ -90,7 +92,7 @@ fn lockdown(lockdown: &Result<String, String>) -> Fact {
         Ok(text) if text.contains("[integrity]") => fact(name, Good, "integrity"),
         Ok(text) if text.contains("[none]") => fact(name, Good, "none"),
         Ok(text) => fact(name, Unknown, text.as_str()),
-        Err(why) => fact(name, Unknown, format!("unknown: {why}")),
+        Err(why) => fact(name, Unknown, why.as_str()),
     }
 }
 
@@ -98,7 +100,7 @@ fn security_modules(modules: &Result<String, String>) -> Fact {
     let name = "security_modules";
     match modules {
         Ok(modules) => fact(name, Good, modules.as_str()),
-        Err(why) => fact(name, Unknown, format!("unknown: {why}")),
+        Err(why) => fact(name, Unknown, why.as_str()),
     }
 }
 
@@ -111,7 +113,7 @@ fn seccomp(is_filtered: Option<bool>) -> Fact {
             "it may forbid bpf(2) and perf_event_open(2)",
             "if a form below is forbidden, run on the host or allow these calls",
         ),
-        None => fact(name, Unknown, "unknown: /proc/self/status does not say"),
+        None => fact(name, Unknown, "/proc/self/status does not say"),
     }
 }
 
@@ -142,9 +144,8 @@ fn kprobes(has_kprobes: bool) -> Fact {
     }
     with(
         fact("kprobes", Less, "the kernel has none"),
-        "there is no form kprobe",
-        "none is needed where the forms fexit and fentry work; else a kernel with \
-         CONFIG_KPROBE_EVENTS=y",
+        "there is no form kprobe; others may do",
+        "where none does, use a kernel with CONFIG_KPROBE_EVENTS=y",
     )
 }
 
@@ -163,7 +164,7 @@ fn namespaces(host: &HostFacts) -> Fact {
     let name = "namespaces";
     match (host.is_in_initial_pid_ns, host.is_in_initial_cgroup_ns) {
         (Some(true), Some(true)) => fact(name, Good, "those of the host"),
-        (None, _) | (_, None) => fact(name, Unknown, "unknown: /proc/self/ns cannot be read"),
+        (None, _) | (_, None) => fact(name, Unknown, "/proc/self/ns cannot be read"),
         (pid, cgroup) => {
             let mut which = Vec::new();
             let mut hidden = Vec::new();
@@ -190,7 +191,7 @@ fn jit(is_on: Option<bool>) -> Fact {
             "programs are interpreted: slower, and not in the forms fexit and fentry",
             "sysctl net.core.bpf_jit_enable=1",
         ),
-        None => fact("jit", Unknown, "unknown: no /proc/sys/net/core/bpf_jit_enable to read"),
+        None => fact("jit", Unknown, "/proc/sys/net/core/bpf_jit_enable cannot be read"),
     }
 }
 
@@ -266,6 +267,6 @@ pub(super) mod tests {
         without(|host| host.capabilities = None, "capabilities", Unknown);
         let fact = without(|host| host.capabilities = Some(1 << 21), "capabilities", Less);
         assert_eq!(fact.value, "missing CAP_NET_ADMIN, CAP_SYS_PTRACE, CAP_DAC_READ_SEARCH");
-        assert!(fact.consequence.unwrap().contains("CAP_SYS_PTRACE: owners of listeners"));
+        assert!(fact.consequence.unwrap().contains("(CAP_SYS_PTRACE)"));
     }
 }

@@ -21,7 +21,12 @@ pub(super) fn try_all(loaded: &mut Loaded) -> anyhow::Result<Vec<ProbeExamined>>
 
 fn attempt(form: &Form, attacher: &mut Attacher<'_>, support: &Support) -> FormOutcome {
     let steps = match usable(form, support) {
-        Ok(steps) => steps,
+        Ok(mut steps) => {
+            // One program at many system calls: their tracepoints are there, as tracefs says, and
+            // taking back each of them has to wait for every CPU.
+            steps.dedup_by_key(|step| step.program);
+            steps
+        }
         Err(refused) => return FormOutcome::Lacks(refused.why),
     };
     match attacher.form(form.kind, &steps, support) {
@@ -49,8 +54,8 @@ pub(super) fn untried(support: Result<&Support, &HostError>) -> Vec<ProbeExamine
 }
 
 /// Where the programs cannot be loaded at all.
-pub(super) fn impossible(error: &anyhow::Error) -> Vec<ProbeExamined> {
-    examined(|_| FormOutcome::NotTried(format!("the programs cannot be loaded: {error:#}")))
+pub(super) fn impossible() -> Vec<ProbeExamined> {
+    examined(|_| FormOutcome::NotTried("the programs cannot be loaded".to_owned()))
 }
 
 fn examined(mut outcome: impl FnMut(&Form) -> FormOutcome) -> Vec<ProbeExamined> {

@@ -41,7 +41,11 @@ impl Examination {
         } else {
             match Loaded::new(options).and_then(|mut loaded| forms::try_all(&mut loaded)) {
                 Ok(probes) => probes,
-                Err(error) => forms::impossible(&error),
+                // Attaching will fail for the same reason, and say which.
+                Err(error) => {
+                    log::debug!("nothing is tried: {error:#}");
+                    forms::impossible()
+                }
             }
         };
         Self { host, probes }

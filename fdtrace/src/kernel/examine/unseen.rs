@@ -30,10 +30,11 @@ pub(super) fn unseen(
         add("failed calls", &format!("no form of these can be attached: {calls}"), None);
     }
     let by_tracepoint = CALLS.iter().any(|call| form(call) == "tracepoint");
+    // arch/x86/include/asm/ftrace.h ARCH_TRACE_IGNORE_COMPAT_SYSCALLS
     if by_tracepoint && host.runs_32_bit != Some(false) {
         add(
             "calls of 32-bit programs",
-            "tracepoints of system calls are not for them (arch/x86/include/asm/ftrace.h)",
+            "tracepoints of system calls are not for them",
             Some("the forms fexit and kprobe see them"),
         );
     }
@@ -83,7 +84,7 @@ fn files(
         _ if !is_asked_for => add(
             "open, pipe, dup, … without a descriptor",
             "they are only looked at when asked for",
-            Some("--fds"),
+            Some("give --fds"),
         ),
         _ => {}
     }
@@ -198,7 +199,7 @@ mod tests {
         let mut probes = probes(&[]);
         probes[5].points.clear();
         let unseen = unseen(&probes, &capable(), false);
-        assert_eq!(unseen[0].remedy.as_deref(), Some("--fds"));
+        assert_eq!(unseen[0].remedy.as_deref(), Some("give --fds"));
         assert_eq!(unseen.len(), 3);
     }
 }

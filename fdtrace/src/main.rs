@@ -116,8 +116,12 @@ fn init_log_from(quiet: log::LevelFilter, verbose: u8) {
         1 => log::LevelFilter::Debug,
         _ => log::LevelFilter::Trace,
     };
+    let libraries = if verbose > 1 { level } else { level.min(log::LevelFilter::Warn) };
     env_logger::Builder::new()
         .filter_level(level)
+        // Of how each program is put together only who asks for everything wants to read.
+        .filter_module("aya", libraries)
+        .filter_module("aya_obj", libraries)
         .format(|out, record| writeln!(out, "fdtrace: {}: {}", record.level(), record.args()))
         .init();
 }

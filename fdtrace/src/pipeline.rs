@@ -4,6 +4,7 @@
 //! records, only a tick a second wakes it up.
 
 mod host;
+mod investigate;
 mod polled;
 mod reconcile;
 mod trace;
@@ -81,6 +82,7 @@ async fn run(mut config: Config, sink: &mut dyn Sink) -> Result<bool, Stop> {
                 trace.drain(sink)?;
             }
             () = host.owners.scanned() => trace.take_owners(sink)?,
+            found = trace.investigations.next() => trace.diagnose(found, sink)?,
             _ = tick.tick() => trace.tick(sink)?,
             () = closed(output.as_ref()), if output.is_some() => return Err(Stop::OutputClosed),
             _ = interrupt.recv() => break,

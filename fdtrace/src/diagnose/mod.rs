@@ -4,18 +4,37 @@
 //! is asked here. A cause is told where facts decide it, as likely where a fact that would decide
 //! it is unknown, and what is unknown is told beside it. One file for each cause.
 
+mod accept_fails;
+mod backlog;
+mod behaviour;
+mod episode;
+mod evidence;
 mod file_max;
+mod growth;
 mod hard_limit_low;
+mod held;
 mod inotify_instances;
 mod io_uring_table;
+mod leak;
+mod load;
 mod nr_open;
 mod origin;
 mod own_setting;
+mod queue;
 mod raised_after_start;
 mod remedy;
+mod slow_acceptor;
 mod socket_allocation;
 mod soft_limit_low;
+mod syn_flood;
+mod sysctl;
 mod words;
+
+pub use behaviour::{AcceptFacts, FailureSample, QueueSample, behaviour};
+pub use episode::{EpisodeFacts, episode};
+pub use held::{HeldFacts, held};
+pub use queue::{QueueFacts, queue};
+pub use syn_flood::{SynFacts, syn_flood};
 
 use self::origin::Origin;
 use crate::model::{Ancestor, Diagnosis, Evidence, FdLimits, Limit, Provenance, Value};

@@ -15,6 +15,7 @@ use std::{
 
 use anyhow::{Context as _, anyhow, ensure};
 use rustix::{
+    fs::{CWD, Mode, OFlags, openat},
     io::Errno,
     net::{
         AddressFamily, SocketFlags, SocketType, accept, accept_with, bind, connect, getsockname,
@@ -30,7 +31,7 @@ const MOST_SECONDS: u32 = 2;
 /// How often each call is refused: enough that the cost of a run means something, and few enough
 /// that nobody who watches the host is alarmed.
 const ACCEPTS: u64 = 101;
-const SOCKETS: u64 = 53;
+const OTHERS: u64 = 53;
 /// How many clients are refused.
 const CLIENTS: usize = 7;
 
@@ -72,8 +73,11 @@ fn run() -> anyhow::Result<()> {
     let calls = [
         emfile(ACCEPTS, "accept", &|| accept(&idle).map(drop))?,
         emfile(ACCEPTS, "accept4", &|| accept_with(&idle, flags).map(drop))?,
-        emfile(SOCKETS, "socket", &|| socket_with(family, kind, flags, None).map(drop))?,
-        emfile(SOCKETS, "socketpair", &|| socketpair(family, kind, flags, None).map(drop))?,
+        emfile(OTHERS, "socket", &|| socket_with(family, kind, flags, None).map(drop))?,
+        emfile(OTHERS, "socketpair", &|| socketpair(family, kind, flags, None).map(drop))?,
+        emfile(OTHERS, "openat", &|| {
+            openat(CWD, "/dev/null", OFlags::CLOEXEC, Mode::empty()).map(drop)
+        })?,
     ];
     say(&format!("done {} syn={syn}", calls.join(" ")))?;
     io::stdin().lock().read_line(&mut String::new())?;

@@ -21,11 +21,12 @@ use crate::{
 const PATIENCE: Duration = Duration::from_millis(500);
 
 /// What the child counted: calls by their door, and what fdtrace calls the failure.
-pub(super) const KINDS: [(&str, &str); 5] = [
+const KINDS: [(&str, &str); 6] = [
     ("accept", "EMFILE"),
     ("accept4", "EMFILE"),
     ("socket", "EMFILE"),
     ("socketpair", "EMFILE"),
+    ("openat", "EMFILE"),
     ("syn", "accept_queue_full"),
 ];
 
@@ -72,7 +73,11 @@ fn compare(
         probes.clone().any(|attached| attached.probe == probe && !attached.points.is_empty())
     };
     let check = |(door, failure): (&'static str, &'static str)| {
-        let probe = if door == "accept4" { "accept" } else { door };
+        let probe = match door {
+            "accept4" => "accept",
+            "openat" => "fds",
+            door => door,
+        };
         let seen = || {
             let of_kind = slots.iter().filter(|(_, (on, why))| *on == door && is(*why, failure));
             of_kind.map(|(slot, _)| kernel.count(*slot).total).sum()

@@ -5,6 +5,8 @@
 //! root that the caller names. Nothing here waits, writes, or calls bpf(2), and nothing read here
 //! decides whether a failure is counted.
 
+pub mod acceptor;
+pub mod census;
 mod cgroup;
 mod netns;
 mod owners;
@@ -14,6 +16,8 @@ mod processes;
 pub mod provenance;
 mod sock_diag;
 mod system;
+mod task_dir;
+mod worker;
 
 pub use cgroup::{Placement, placement};
 pub use netns::{Namespaces, NetnsDelta, NetnsFacts};
@@ -21,3 +25,4 @@ pub use owners::{Owner, Owners, owners_now, same_process};
 pub use processes::Processes;
 pub use sock_diag::{HostListeners, NetnsListeners, TcpListeners, host_listeners};
 pub use system::system_limits;
+pub use worker::Worker;

@@ -67,6 +67,7 @@ impl Loaded {
         let bytes = support::read_btf(&options.btf)?;
         let btf = index(&bytes, &options.btf)?;
         let offsets = offsets(&btf, &options.btf)?;
+        support::check_ring_buffer(&btf)?;
         let support = Support::look(&btf);
         let host = support.host(&btf);
         let ids = btf.names_and_ids();

@@ -244,7 +244,7 @@ impl Support {
             Point::TpBtf(name) => Some(format!("btf_trace_{name}")),
             point => point.function().map(|function| function.name.to_owned()),
         });
-        let others = [OLD_ALLOC_FD.name, "bpf_func_id"];
+        let others = [OLD_ALLOC_FD.name, "bpf_func_id", "bpf_map_type"];
         names.chain(others.map(str::to_owned)).collect()
     }
 }
@@ -325,6 +325,18 @@ pub(super) fn cgroup_mount(mounts: &str) -> Option<PathBuf> {
         // The kernel writes blanks in paths as octal escapes; nobody mounts cgroups at such.
         (fields.next()? == "cgroup2").then(|| PathBuf::from(place))
     })
+}
+
+/// Fails on a kernel without ring buffers.
+pub(super) fn check_ring_buffer(btf: &Btf<'_>) -> Result<(), HostError> {
+    if btf.has_enumerator("bpf_map_type", "BPF_MAP_TYPE_RINGBUF") {
+        return Ok(());
+    }
+    Err(HostError::Unsupported(
+        "this kernel has no BPF ring buffers: fdtrace needs Linux 5.8, or one with the same \
+         backported (RHEL 8.4)"
+            .to_owned(),
+    ))
 }
 
 /// Reads the kernel's BTF.

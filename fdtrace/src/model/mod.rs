@@ -1,6 +1,8 @@
 //! The vocabulary as types. Stages exchange these and nothing else; only `std` is used here.
 
+mod acceptor;
 mod call;
+mod census;
 mod diagnosis;
 mod doctor;
 mod episode;
@@ -14,7 +16,12 @@ mod report;
 mod socket;
 mod time;
 
+pub use acceptor::{Acceptor, Behaviour, Syscall, Thread, ThreadState};
 pub use call::{Door, Errno, Failure};
+pub use census::{
+    Census, DistinctPeers, FdKind, FdSample, ListenerShare, OpenFds, PathShare, Peer, PeerShare,
+    Silence, TcpState,
+};
 pub use diagnosis::{Cause, Certainty, Diagnosis, Evidence, Remedy, Value, When};
 pub use doctor::{
     BlindSpot, Check, DoctorReport, Fact, FactState, FormExamined, FormOutcome, ProbeExamined,
@@ -31,8 +38,8 @@ pub use provenance::{
     Program, Provenance, Role, Runtime, Setting, SettingSource, Sysctl, Sysctls, Unit,
 };
 pub use report::{
-    CounterPair, EpisodeReport, LostCount, LostKind, LostReport, ProbeReport, Reconciliation,
-    Refused, RefusedForm, Report, Started, Summary, Total,
+    CounterPair, DiagnosisReport, EpisodeReport, LostCount, LostKind, LostReport, ProbeReport,
+    Reconciliation, Refused, RefusedForm, Report, Started, Summary, Total,
 };
 pub use socket::{
     LimitSource, ListenerFilter, ListenerReport, ListenersReport, ListeningSocket, OwnerFds, Risk,

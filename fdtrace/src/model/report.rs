@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use super::{
-    AcceptQueue, Backlog, BootTime, Ceiling, Door, Failure, FdUsage, FileHandles, Outcome, Phase,
-    Process, Target,
+    AcceptQueue, Backlog, BootTime, Ceiling, Diagnosis, Door, Failure, FdUsage, FileHandles,
+    Outcome, Phase, Process, Target,
 };
 
 /// Anything an output writes.
@@ -14,6 +14,8 @@ pub enum Report {
     Started(Started),
     /// An episode opened, lasts, or is over.
     Episode(Box<EpisodeReport>),
+    /// Why an episode's failures happen, and what to do.
+    Diagnosed(Box<DiagnosisReport>),
     /// Something was not counted or not delivered.
     Lost(LostReport),
     /// The end.
@@ -93,6 +95,23 @@ pub struct EpisodeReport {
     pub backlog: Option<Backlog>,
     /// Clients refused: by this episode, or because of it.
     pub refused: Option<Refused>,
+}
+
+/// What was found out about an episode.
+#[derive(Clone, Debug, PartialEq)]
+pub struct DiagnosisReport {
+    /// When.
+    pub at: BootTime,
+    /// The episode: as in [`EpisodeReport::owners`].
+    pub owners: Vec<Process>,
+    /// The same.
+    pub target: Target,
+    /// The same.
+    pub door: Door,
+    /// The same.
+    pub failure: Failure,
+    /// The first is the one to act on; never empty.
+    pub diagnoses: Vec<Diagnosis>,
 }
 
 /// Clients that a listener refused during an episode.

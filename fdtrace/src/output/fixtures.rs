@@ -7,10 +7,11 @@ use std::{
 };
 
 use crate::model::{
-    AcceptQueue, Backlog, BootTime, Ceiling, Comm, CounterPair, Door, EpisodeReport, Errno,
-    Failure, FdLimits, FdUsage, Limit, Listener, ListenerAddress, LostCount, LostKind, Outcome,
-    Phase, Pid, ProbeReport, Process, ProcessId, Reconciliation, Refused, RefusedForm, Report,
-    Started, Summary, Target, Total, UnixName, WallClock,
+    AcceptQueue, Backlog, BootTime, Cause, Ceiling, Certainty, Comm, CounterPair, Diagnosis,
+    DiagnosisReport, Door, EpisodeReport, Errno, Evidence, Failure, FdLimits, FdUsage, Limit,
+    Listener, ListenerAddress, LostCount, LostKind, Outcome, Phase, Pid, ProbeReport, Process,
+    ProcessId, Reconciliation, Refused, RefusedForm, Remedy, Report, Started, Summary, Target,
+    Total, UnixName, Value, WallClock, When,
 };
 
 /// Boot was at 2024-07-29 21:56:40.000 UTC.
@@ -228,4 +229,64 @@ pub(super) fn summary(totals: Vec<Total>) -> Summary {
 
 pub(super) fn episode(episode: EpisodeReport) -> Report {
     Report::Episode(Box::new(episode))
+}
+
+/// Why the first episode happens: the story of the design.
+pub(super) fn diagnosed() -> DiagnosisReport {
+    let EpisodeReport { owners, target, door, failure, .. } = opened();
+    let evidence = |fact, value, unit, source: &str| Evidence {
+        fact,
+        value,
+        unit,
+        source: Some(source.to_owned()),
+    };
+    let remedy = |when, text: &str, command: Option<&str>| Remedy {
+        when,
+        text: text.to_owned(),
+        command: command.map(str::to_owned),
+    };
+    let fds = Some("file descriptors");
+    let story = Diagnosis {
+        cause: Cause::RaisedAfterStart,
+        certainty: Certainty::Certain,
+        why: "soft nofile limit 1024, inherited from supervisord[812] (also 1024), which started \
+              23 days before /etc/security/limits.conf was changed to 100000"
+            .to_owned(),
+        evidence: vec![
+            evidence("soft_limit", Value::Count(1024), fds, "/proc/14807/limits"),
+            evidence("hard_limit", Value::Count(4096), fds, "/proc/14807/limits"),
+            evidence(
+                "changed",
+                Value::Date(clock().date(at(0))),
+                None,
+                "/etc/security/limits.conf:61",
+            ),
+        ],
+        remedies: vec![
+            remedy(
+                When::Now,
+                "raise its soft limit to 4096, no restart; its hard limit is 4096",
+                Some("prlimit --pid 14807 --nofile=4096:"),
+            ),
+            remedy(When::Now, "raise both its limits", None),
+            remedy(
+                When::ForGood,
+                "minfds=100000 in supervisord.conf, then restart supervisord and this program",
+                None,
+            ),
+        ],
+        unknown: Vec::new(),
+    };
+    let load = Diagnosis {
+        cause: Cause::Load,
+        certainty: Certainty::Likely,
+        why: "900 of 1024 descriptors are established connections of clients".to_owned(),
+        evidence: vec![evidence("established", Value::Share(0.5), None, "sock_diag")],
+        remedies: vec![
+            remedy(When::Now, "more instances", None),
+            remedy(When::ForGood, "give it as many descriptors as clients", None),
+        ],
+        unknown: vec!["how it grew: nobody looked before".to_owned()],
+    };
+    DiagnosisReport { at: at(3_240), owners, target, door, failure, diagnoses: vec![story, load] }
 }

@@ -11,6 +11,7 @@ use fdtrace_common::{Counter, Lost};
 use super::{
     Config, Stop,
     host::{Live, PROC, slot_count},
+    investigate::{Found, Investigations},
     polled::Poller,
     reconcile::reconcile,
 };
@@ -36,6 +37,7 @@ const MOST_REFUSING: usize = 4096;
 pub(super) struct Trace {
     pub(super) host: Live,
     aggregator: Aggregator,
+    pub(super) investigations: Investigations,
     started: BootTime,
     /// Sockets that refused clients: their owners are looked for, and may change. True once a scan
     /// has looked: what listen(2) showed is one owner, and there may be others.
@@ -62,6 +64,7 @@ impl Trace {
         Ok(Self {
             poller,
             host: Live::new(kernel, namespaces),
+            investigations: Investigations::new(),
             aggregator: Aggregator::new(Settings { filter, interval }),
             started: boot_time(),
             refusing: BTreeMap::new(),
@@ -351,7 +354,23 @@ impl Trace {
             .collect()
     }
 
+    /// Takes what was found out about an episode.
+    pub(super) fn diagnose(
+        &mut self,
+        found: Option<Found>,
+        sink: &mut dyn Sink,
+    ) -> Result<(), Stop> {
+        let own_netns = self.host.namespaces.borrow().own();
+        match found.and_then(|found| found.diagnose(boot_time(), own_netns)) {
+            Some(report) => self.write(sink, &Report::Diagnosed(Box::new(report))),
+            None => Ok(()),
+        }
+    }
+
     fn write(&mut self, sink: &mut dyn Sink, report: &Report) -> Result<(), Stop> {
+        if let Report::Episode(episode) = report {
+            self.investigations.consider(episode);
+        }
         let now = read_clocks();
         let expected = self.clock.date(now.boot);
         let drift = now.wall.duration_since(expected).unwrap_or_else(|early| early.duration());

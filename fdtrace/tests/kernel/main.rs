@@ -9,11 +9,13 @@
 mod support;
 
 mod attribution;
+mod doctor;
 mod doors;
 mod episodes;
 mod errnos;
 mod exactness;
 mod host;
+mod odd_hosts;
 mod queue_workload;
 mod queues;
 mod workload;
@@ -28,6 +30,7 @@ pub(crate) type Test = (&'static str, fn());
 fn main() -> ExitCode {
     if let Some(spec) = std::env::var_os("WORKLOAD") {
         match spec.to_str().unwrap() {
+            "container" => odd_hosts::run(),
             spec if spec.starts_with('{') => queue_workload::run(spec),
             spec if spec.starts_with("doors=") => doors::run(spec),
             spec => workload::run(spec),
@@ -37,7 +40,15 @@ fn main() -> ExitCode {
     let mut arguments = Arguments::from_args();
     // fdtrace sees the whole host; tests beside each other would disturb each other's storms.
     arguments.test_threads.get_or_insert(1);
-    let tests = [host::TESTS, exactness::TESTS, attribution::TESTS, errnos::TESTS, episodes::TESTS];
+    let tests = [
+        host::TESTS,
+        doctor::TESTS,
+        odd_hosts::TESTS,
+        exactness::TESTS,
+        attribution::TESTS,
+        errnos::TESTS,
+        episodes::TESTS,
+    ];
     let trials = tests
         .iter()
         .chain(queues::TESTS)

@@ -35,6 +35,13 @@ pub(crate) const HTTP: Question =
 pub(crate) const SETTLED: Question =
     Question { ask: "GET /settled HTTP/1.1\r\nHost: localhost\r\n\r\n", answer_ends: "ok\n" };
 
+/// Of a file that the server has and cannot open.
+pub(crate) const MISSING: Question =
+    Question { ask: "GET /file HTTP/1.1\r\nHost: localhost\r\n\r\n", answer_ends: "</html>\r\n" };
+
+/// Of a server that says what it is told.
+pub(crate) const ECHO: Question = Question { ask: "ok\n", answer_ends: "ok\n" };
+
 pub(crate) const REDIS: Question = Question { ask: "PING\r\n", answer_ends: "+PONG\r\n" };
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -104,6 +111,18 @@ impl Clients {
     #[track_caller]
     pub(crate) fn ask_the_last(&self) -> Answer {
         ask(self.open.last().expect("a client"), self.question)
+    }
+
+    /// Asks something on one connection: that of the first client is 0.
+    #[track_caller]
+    pub(crate) fn ask_on(&self, client: usize, question: Question) -> Answer {
+        ask(&self.open[client], question)
+    }
+
+    /// Waits until a connection that asked and was left waiting has its answer.
+    #[track_caller]
+    pub(crate) fn is_served(&self, client: usize) {
+        assert_eq!(read_answer(&self.open[client], self.question), Answer::Served);
     }
 
     /// Waits until the last connections, which asked and were left waiting, have their answers.

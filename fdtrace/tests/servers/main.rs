@@ -15,12 +15,22 @@ mod support;
 mod asyncio;
 mod clients;
 mod clock;
+mod exhausted;
 mod go;
 mod nginx;
 mod node;
 mod overflow;
 mod redis;
 mod server;
+#[rustfmt::skip]
+#[expect(
+    clippy::pedantic,
+    clippy::undocumented_unsafe_blocks,
+    clippy::print_stderr,
+    unreachable_pub,
+    reason = "nobody here wrote it"
+)]
+mod tcp_echo;
 
 use std::process::ExitCode;
 
@@ -30,12 +40,23 @@ use libtest_mimic::{Arguments, Trial};
 pub(crate) type Test = (&'static str, fn());
 
 fn main() -> ExitCode {
+    if std::env::var_os("SERVER").is_some_and(|server| server == "tcp_echo") {
+        tcp_echo::main().unwrap();
+        return ExitCode::SUCCESS;
+    }
     let mut arguments = Arguments::from_args();
     // Servers beside each other would slow each other down, and one assertion is of time.
     arguments.test_threads.get_or_insert(1);
     server::raise_own_limit();
-    let tests =
-        [go::TESTS, nginx::TESTS, redis::TESTS, node::TESTS, asyncio::TESTS, overflow::TESTS];
+    let tests = [
+        go::TESTS,
+        nginx::TESTS,
+        redis::TESTS,
+        node::TESTS,
+        asyncio::TESTS,
+        overflow::TESTS,
+        exhausted::TESTS,
+    ];
     let trials = tests
         .concat()
         .into_iter()

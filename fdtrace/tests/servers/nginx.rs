@@ -140,7 +140,7 @@ fn failure(line: &str) -> (u64, Timestamp) {
 
 /// Room for more connections than the limit allows, which is the mistake that is made.
 #[track_caller]
-fn start(workers: &str, soft: u64, hard: u64) -> Server {
+pub(crate) fn start(workers: &str, soft: u64, hard: u64) -> Server {
     let home = Home::new();
     let config = format!(
         "daemon off;\n\
@@ -160,6 +160,7 @@ fn start(workers: &str, soft: u64, hard: u64) -> Server {
            server {{\n\
              listen 127.0.0.1:{port};\n\
              location / {{ return 200 \"ok\\n\"; }}\n\
+             location = /file {{ root {dir}; }}\n\
            }}\n\
          }}\n",
         dir = home.path("").display(),

@@ -94,11 +94,16 @@ pub(crate) struct Home {
 
 impl Home {
     pub(crate) fn new() -> Self {
+        Self::at(free_port())
+    }
+
+    /// Of a server whose port cannot be chosen.
+    pub(crate) fn at(port: u16) -> Self {
         // Servers that give up root must still get in.
         let mode = Permissions::from_mode(0o755);
         let mut dir = tempfile::Builder::new();
         let dir = dir.prefix("fdtrace-server-").permissions(mode).tempdir().unwrap();
-        Self { dir, port: free_port() }
+        Self { dir, port }
     }
 
     /// A file in the directory.
@@ -133,7 +138,7 @@ impl Home {
 }
 
 /// Between fork and exec.
-fn prepare(soft: u64, hard: u64) -> std::io::Result<()> {
+pub(crate) fn prepare(soft: u64, hard: u64) -> std::io::Result<()> {
     // Should the test be killed. supervisord and nginx take their children with them.
     prctl::set_pdeathsig(Signal::SIGTERM)?;
     // What the test inherited, such as cargo's pipes, must not be among the server's descriptors:

@@ -27,6 +27,7 @@ use std::{
 use tokio::{sync::oneshot, time::sleep_until};
 
 pub use self::identity::same_process;
+pub(super) use self::identity::started;
 use self::{
     cache::{Cache, MOST_CACHED},
     identity::by_lead,

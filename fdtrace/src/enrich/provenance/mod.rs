@@ -20,10 +20,19 @@ mod sysctl;
 mod systemd;
 mod users;
 
-use std::path::Path;
+use std::{
+    io,
+    path::{Path, PathBuf},
+};
 
 use self::{chain::Chain, root::Root, search::Search};
+use super::worker::{self, Worker};
 use crate::model::{ChainEnd, Pid, Provenance, Runtime, Sysctls};
+
+/// The same as [`read`], on a thread of its own.
+pub fn start(root: PathBuf, pid: Pid) -> io::Result<Worker<Provenance>> {
+    worker::spawn("fdtrace-limit", move |_| Ok(read(&root, pid)))
+}
 
 /// Reads all about the limit of a process.
 ///

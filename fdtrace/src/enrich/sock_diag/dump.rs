@@ -10,7 +10,7 @@ use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_SOCK_DIAG};
 
 /// The kernel never makes a datagram larger for a reader who asks for so much
 /// (net/netlink/af_netlink.c `netlink_recvmsg`, v6.18).
-const DATAGRAM: usize = 32 * 1024;
+pub(super) const DATAGRAM: usize = 32 * 1024;
 
 /// Asks the kernel and gives every answer to `take`.
 pub(super) fn dump(

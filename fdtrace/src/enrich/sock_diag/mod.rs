@@ -4,6 +4,7 @@
 //! Both show the namespace of whoever asks, and do not tell its number. [`host_listeners`] goes
 //! through all of them.
 
+pub(super) mod connections;
 mod dump;
 mod host;
 mod inet;

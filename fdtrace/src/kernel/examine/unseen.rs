@@ -141,9 +141,9 @@ mod tests {
             ("syn", "fentry"),
             ("ack", "fentry"),
         ];
-        let form = |probe, form| {
+        let form = |probe: &str, best: &'static str| {
             let changed = forms.iter().find(|(name, _)| *name == probe);
-            changed.map_or(form, |(_, form)| form)
+            changed.map_or(best, |(_, form)| *form)
         };
         let examined = |(probe, best)| ProbeExamined {
             probe,

@@ -39,7 +39,7 @@ pub fn doctor_text(report: &DoctorReport, colour: Colour) -> String {
             Some(remedy) => format!("{}: {}; {remedy}", unseen.what, unseen.why),
             None => format!("{}: {}", unseen.what, unseen.why),
         };
-        wrap::push(&mut text, "  - ", 4, &sanitize::escape(why.as_bytes()));
+        wrap::push(&mut text, "  - ", 4, &why);
     }
     self_test(&mut text, report);
     costs(&mut text, report);
@@ -56,16 +56,12 @@ fn verdict(text: &mut String, report: &DoctorReport, colour: Colour) {
         Verdict::NotPermitted(why) => (31, format!("fdtrace cannot work for this user: {why}")),
         Verdict::Failed(why) => (31, format!("fdtrace cannot start here: {why}")),
     };
-    if colour == Colour::Always {
-        let _ = write!(text, "\x1b[{code}m");
-    }
-    let start = text.len();
-    wrap::push(text, "", 0, &sanitize::escape(line.as_bytes()));
-    if colour == Colour::Always {
-        // Before the end of the line.
-        text.truncate(text.len().max(start + 1) - 1);
-        text.push_str("\x1b[0m\n");
-    }
+    // On one line, however long: it is what is quoted first.
+    let line = sanitize::escape(line.as_bytes());
+    let _ = match colour {
+        Colour::Never => writeln!(text, "{line}"),
+        Colour::Always => writeln!(text, "\x1b[{code}m{line}\x1b[0m"),
+    };
 }
 
 /// `fdtrace works here: failed accepts by fexit, refused clients by fentry and kprobe`
@@ -91,14 +87,14 @@ fn fact(text: &mut String, fact: &Fact, colour: Colour) {
     };
     let lead = format!("  {word:<8} {:<18}", fact.name);
     let start = text.len();
-    wrap::push(text, &lead, INDENT, &sanitize::escape(fact.value.as_bytes()));
+    wrap::push(text, &lead, INDENT, &fact.value);
     if let (Colour::Always, Some(code)) = (colour, code) {
         let at = start + 2;
         text.replace_range(at..at + word.len(), &format!("\x1b[{code}m{word}\x1b[0m"));
     }
     for (word, what) in [("so:", &fact.consequence), ("do:", &fact.remedy)] {
         if let Some(what) = what {
-            let what = format!("{word} {}", sanitize::escape(what.as_bytes()));
+            let what = format!("{word} {what}");
             wrap::push(text, &" ".repeat(INDENT), INDENT + 4, &what);
         }
     }
@@ -135,7 +131,7 @@ fn probes(text: &mut String, probes: &[ProbeExamined]) {
     text.push_str("\nprobes\n");
     text.push_str(&lay_out(&columns, rows.len()));
     for (number, note) in (1..).zip(&notes) {
-        wrap::push(text, &format!("  [{number}] "), 6, &sanitize::escape(note.as_bytes()));
+        wrap::push(text, &format!("  [{number}] "), 6, note);
     }
     if rows.iter().any(|(probe, _)| used(probe).starts_with('(')) {
         text.push_str("  (form): only with --fds\n");
@@ -171,9 +167,8 @@ fn self_test(text: &mut String, report: &DoctorReport) {
     let SelfTest { own_namespace, took, checks } = match &report.self_test {
         Ok(test) => test,
         Err(why) => {
-            let why = sanitize::escape(why.as_bytes());
             text.push('\n');
-            wrap::push(text, "self-test: not run: ", 2, &why);
+            wrap::push(text, "self-test: not run: ", 2, why);
             return;
         }
     };
@@ -184,7 +179,7 @@ fn self_test(text: &mut String, report: &DoctorReport) {
     };
     text.push('\n');
     let what = format!("a child failed on purpose, {place}; {took} ms");
-    wrap::push(text, "self-test: ", 2, &sanitize::escape(what.as_bytes()));
+    wrap::push(text, "self-test: ", 2, &what);
     let seen = |check: &Check| check.seen.map_or_else(|| "-".to_owned(), |seen| seen.to_string());
     let verdict = |check: &Check| match check.seen {
         None => "not looked for",
@@ -208,7 +203,7 @@ fn costs(text: &mut String, report: &DoctorReport) {
         Err(why) if report.self_test.as_ref().err() == Some(why) => return,
         Err(why) => {
             text.push('\n');
-            wrap::push(text, "cost: not measured: ", 2, &sanitize::escape(why.as_bytes()));
+            wrap::push(text, "cost: not measured: ", 2, why);
             return;
         }
     };

@@ -1,14 +1,17 @@
 //! Words → lines of a terminal.
 
+use crate::output::sanitize;
+
 /// Lines are no longer than this, where words allow it.
 pub(super) const WIDTH: usize = 80;
 
-/// Appends `text` after `first`, and goes on below, `indent` columns from the left. What is longer
-/// than a line stays whole: a command is there to be copied.
+/// Appends `text`, escaped, after `first`, and goes on below, `indent` columns from the left. A word
+/// that is longer than a line stays whole.
 pub(super) fn push(out: &mut String, first: &str, indent: usize, text: &str) {
     out.push_str(first);
     let mut column = first.chars().count();
     let mut is_first = true;
+    let text = sanitize::escape(text.as_bytes());
     for word in text.split(' ').filter(|word| !word.is_empty()) {
         let length = word.chars().count();
         if is_first {
@@ -45,6 +48,7 @@ mod tests {
         let text = [word.as_str(); 5].join(" ");
         let two = format!("{word} {word}");
         assert_eq!(pushed(" ", 1, &text), format!(" {two}\n {two}\n {word}\n"));
+        assert_eq!(pushed("", 0, "a\x1b b"), "a\\x1b b\n");
         let long = "x".repeat(200);
         assert_eq!(pushed("  ", 2, &format!("a {long} b")), format!("  a\n  {long}\n  b\n"));
     }

@@ -3,6 +3,7 @@
 //! The names and the meaning of fields are promised: docs/json.md and docs/events.schema.json
 //! describe every one of them, and tests hold real output against both.
 
+pub(super) mod diagnosis;
 mod kernel;
 #[cfg(test)]
 mod tests;

@@ -13,9 +13,9 @@ use crate::{
         LostReport, Outcome, Process, Refused, Summary, Target, UnixName,
     },
     output::fixtures::{
-        at, clock, closed, episode, every, ipv4, lasting, listener, lost, namespace, opened, over,
-        overflow, process, socket, started, stranger, summary, syn_queue, total, unix, unknown,
-        updated,
+        at, clock, closed, diagnosed, episode, every, ipv4, lasting, listener, lost, namespace,
+        opened, over, overflow, process, socket, started, stranger, summary, syn_queue, total,
+        unix, unknown, updated,
     },
 };
 
@@ -103,6 +103,7 @@ fn every_shape() -> Vec<Report> {
     let mut reports: Vec<Report> = episodes.into_iter().map(episode).collect();
     reports.extend([
         Report::Started(started()),
+        Report::Diagnosed(Box::new(diagnosed())),
         Report::Lost(LostReport { at: at(0), lost: lost(3, None) }),
         Report::Summary(summary(Vec::new())),
         Report::Summary(Summary { kernel: Vec::new(), ..summary(Vec::new()) }),
@@ -346,4 +347,30 @@ fn the_reference_names_every_field_and_reason() {
     for name in found {
         assert!(reference.contains(&format!("`{name}`")), "docs/json.md says nothing of `{name}`");
     }
+}
+
+#[test]
+fn a_diagnosis() {
+    let line = value(&Report::Diagnosed(Box::new(diagnosed())));
+    assert_eq!(line["kind"], "episode_diagnosed");
+    let first = &line["diagnoses"][0];
+    assert_eq!(
+        (&first["cause"], &first["certainty"]),
+        (&json!("raised_after_start"), &json!("certain"))
+    );
+    let soft = json!({
+        "fact": "soft_limit",
+        "value": 1024,
+        "unit": "file descriptors",
+        "source": "/proc/14807/limits",
+    });
+    assert_eq!(first["evidence"][0], soft);
+    assert_eq!(first["evidence"][2]["value"], "2024-07-29T21:56:40.000Z");
+    let now = json!({
+        "when": "now",
+        "text": "raise its soft limit to 4096, no restart; its hard limit is 4096",
+        "command": "prlimit --pid 14807 --nofile=4096:",
+    });
+    assert_eq!(first["remedies"][0], now);
+    assert_eq!(line["diagnoses"][1]["evidence"][0]["unit"], "share of 1");
 }

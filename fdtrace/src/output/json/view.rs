@@ -7,7 +7,7 @@ use std::{borrow::Cow, net::IpAddr, time::Duration};
 use jiff::Timestamp;
 use serde::{Serialize, Serializer, ser::SerializeMap as _};
 
-use super::kernel::Kernel;
+use super::{diagnosis::Diagnosis, kernel::Kernel};
 use crate::model::{
     self, BootTime, Door, EpisodeReport, Failure, FdUsage, Limit, ListenerAddress, LostCount,
     Outcome, Phase, ProbeReport, Report, Target, UnixName, WallClock,
@@ -30,6 +30,7 @@ pub(super) struct Line<'a> {
 enum Body<'a> {
     Started(Started<'a>),
     Episode(Box<Episode<'a>>),
+    Diagnosed(Box<Diagnosed<'a>>),
     Lost { lost: Lost<'a> },
     Summary(Summary<'a>),
 }
@@ -72,6 +73,14 @@ struct Episode<'a> {
     duration_s: f64,
     #[serde(skip_serializing_if = "Option::is_none")]
     outcome: Option<&'static str>,
+}
+
+/// Why an episode's failures happen.
+#[derive(Serialize)]
+struct Diagnosed<'a> {
+    #[serde(flatten)]
+    key: Key<'a>,
+    diagnoses: Vec<Diagnosis<'a>>,
 }
 
 /// What failures are counted by.
@@ -192,6 +201,15 @@ impl<'a> Line<'a> {
                     Phase::Closed(_) => "episode_closed",
                 };
                 (report.at, kind, Body::Episode(Box::new(Episode::new(report, clock))))
+            }
+            Report::Diagnosed(report) => {
+                let model::DiagnosisReport { at, owners, target, door, failure, diagnoses } =
+                    &**report;
+                let body = Diagnosed {
+                    key: Key::new(owners, target, *failure, *door, clock),
+                    diagnoses: diagnoses.iter().map(Diagnosis::new).collect(),
+                };
+                (*at, "episode_diagnosed", Body::Diagnosed(Box::new(body)))
             }
             Report::Lost(report) => (report.at, "lost", Body::Lost { lost: Lost(&report.lost) }),
             Report::Summary(summary) => {

@@ -3,6 +3,7 @@
 //! Layout only. What is unknown is left out or written `?`, never guessed. The lines are not a
 //! format to parse; [`Json`](super::Json) is.
 
+pub(super) mod diagnosis;
 mod kernel;
 mod line;
 mod lost;
@@ -18,7 +19,10 @@ use std::io::{self, Write};
 use jiff::tz::TimeZone;
 
 use super::Sink;
-use crate::model::{Report, WallClock};
+use crate::model::{
+    DiagnosisReport, Door, EpisodeReport, Failure, Phase, Process, ProcessId, Report, Target,
+    WallClock,
+};
 use words::Times;
 
 /// Whether headlines have colour.
@@ -36,13 +40,18 @@ pub struct Terminal<W> {
     writer: W,
     colour: Colour,
     zone: TimeZone,
+    /// What the last line was about, where it opened an episode: its diagnosis can follow.
+    opened: Option<Opened>,
 }
+
+/// What an episode is known by.
+type Opened = (Option<ProcessId>, Target, Door, Failure);
 
 impl<W: Write> Terminal<W> {
     /// Times are the system's local times; UTC where the system does not say.
     pub fn new(writer: W, colour: Colour) -> Self {
         let zone = TimeZone::try_system().unwrap_or(TimeZone::UTC);
-        Self { writer, colour, zone }
+        Self { writer, colour, zone, opened: None }
     }
 
     /// The same with times of another zone.
@@ -55,13 +64,29 @@ impl<W: Write> Terminal<W> {
 impl<W: Write> Sink for Terminal<W> {
     fn write(&mut self, report: &Report, clock: &WallClock) -> io::Result<()> {
         let times = Times { zone: &self.zone, clock };
+        let opened = self.opened.take();
         let text = match report {
             Report::Started(started) => start::started(started),
-            Report::Episode(episode) => line::episode(episode, &times, self.colour),
+            Report::Episode(episode) => {
+                let EpisodeReport { owners, target, door, failure, .. } = &**episode;
+                if episode.phase == Phase::Opened {
+                    self.opened = Some(about(owners, target, *door, *failure));
+                }
+                line::episode(episode, &times, self.colour)
+            }
+            Report::Diagnosed(report) => {
+                let DiagnosisReport { owners, target, door, failure, .. } = &**report;
+                let follows = opened == Some(about(owners, target, *door, *failure));
+                diagnosis::report(report, &times, follows)
+            }
             Report::Lost(lost) => lost::lines(lost, &times, self.colour),
             Report::Summary(summary) => table::summary(summary, &times),
         };
         self.writer.write_all(text.as_bytes())?;
         self.writer.flush()
     }
+}
+
+fn about(owners: &[Process], target: &Target, door: Door, failure: Failure) -> Opened {
+    (owners.first().map(|owner| owner.id), target.clone(), door, failure)
 }

@@ -12,9 +12,9 @@ use crate::{
         LostCount, LostKind, LostReport, Outcome, Refused, Report, Target, UnixName,
     },
     output::fixtures::{
-        at, clock, closed, episode, every, inet, ipv4, lasting, listener, lost, namespace, nginx,
-        opened, over, overflow, process, socket, started, stranger, summary, syn_queue, total,
-        unix, unknown, updated,
+        at, clock, closed, diagnosed, episode, every, inet, ipv4, lasting, listener, lost,
+        namespace, nginx, opened, over, overflow, process, socket, started, stranger, summary,
+        syn_queue, total, unix, unknown, updated,
     },
 };
 
@@ -315,4 +315,42 @@ fn times_are_local() {
     let report = EpisodeReport { owners: vec![process()], ..opened() };
     terminal.write(&episode(report), &clock()).unwrap();
     assert!(terminal.writer.0[0].starts_with(b"23:56:43.120 EXHAUSTED"));
+}
+
+const DIAGNOSED: &str =
+    "             why   soft nofile limit 1024, inherited from supervisord[812] (also 1024), which
+                   started 23 days before /etc/security/limits.conf was changed to 100000
+             now   raise its soft limit to 4096, no restart; its hard limit is 4096
+                   $ prlimit --pid 14807 --nofile=4096:
+             keep  minfds=100000 in supervisord.conf, then restart supervisord and this program
+             also  likely: 900 of 1024 descriptors are established connections of clients
+             keep  give it as many descriptors as clients
+";
+
+#[test]
+fn a_diagnosis_follows_its_episode_or_names_it() {
+    let mut terminal = Terminal::new(Vec::new(), Colour::Never).with_time_zone(TimeZone::UTC);
+    let report = Report::Diagnosed(Box::new(diagnosed()));
+    terminal.write(&episode(opened()), &clock()).unwrap();
+    terminal.write(&report, &clock()).unwrap();
+    terminal.write(&episode(socket()), &clock()).unwrap();
+    terminal.write(&report, &clock()).unwrap();
+    let text = String::from_utf8(terminal.writer).unwrap();
+    let (first, later) = text.split_once("21:56:43.120 EXHAUSTED  node").unwrap();
+    let (_, first) = first.split_once('\n').unwrap();
+    assert_eq!(first, DIAGNOSED);
+    let (_, later) = later.split_once('\n').unwrap();
+    let name = "21:56:43.240 diagnosis  dataforwardsrv[14807] *:9088  EMFILE\n";
+    assert_eq!(later, format!("{name}{DIAGNOSED}"));
+}
+
+#[test]
+fn names_in_a_diagnosis_are_escaped_and_commands_are_not_broken() {
+    let mut report = diagnosed();
+    report.diagnoses.truncate(1);
+    report.diagnoses[0].why = "by \u{1b}[31mred\u{202e}".to_owned();
+    report.diagnoses[0].remedies[0].command = Some("long ".repeat(40));
+    let text = text(&Report::Diagnosed(Box::new(report)));
+    assert!(text.contains(r"why   by \x1b[31mred\u{202e}"), "{text}");
+    assert!(text.contains(&format!("$ {}\n", "long ".repeat(40))), "{text}");
 }

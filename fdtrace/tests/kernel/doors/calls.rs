@@ -48,6 +48,15 @@ fn first_of(answer: c_long, pair: [i32; 2]) -> c_long {
     if answer < 0 { answer } else { c_long::from(pair[0]) }
 }
 
+/// Of a call that makes a process: there must be none.
+fn parent(answer: c_long) -> c_long {
+    if answer == 0 {
+        // SAFETY: ends the child, which has run nothing else.
+        unsafe { libc::_exit(0) }
+    }
+    answer
+}
+
 const FILE: &CStr = c"/dev/null";
 const ROOT: &CStr = c"/";
 /// Not in libc: linux/nsfs.h, linux/userfaultfd.h.
@@ -124,14 +133,39 @@ const EVERYWHERE: &[Call] = &[
     door("open_tree", |_| call!(SYS_open_tree, libc::AT_FDCWD, ROOT.as_ptr(), 0)),
     door("fsopen", |_| call!(SYS_fsopen, c"tmpfs".as_ptr(), 0)),
     door("fspick", |_| call!(SYS_fspick, libc::AT_FDCWD, ROOT.as_ptr(), 0)),
-    // Calls that fdtrace has no name for.
-    named("ioctl NS_GET_USERNS", "other", |o| {
+    named("ioctl NS_GET_USERNS", "ioctl", |o| {
         call!(SYS_ioctl, o.namespace.as_raw_fd(), NS_GET_USERNS)
     }),
-    named("landlock_create_ruleset", "other", |_| {
+    door("landlock_create_ruleset", |_| {
         let handled_access_fs = 1_u64;
         let size = size_of_val(&handled_access_fs);
         call!(SYS_landlock_create_ruleset, &raw const handled_access_fs, size, 0)
+    }),
+    named("clone CLONE_PIDFD", "clone", |_| {
+        let mut pidfd = 0_i32;
+        let flags = libc::CLONE_PIDFD | libc::SIGCHLD;
+        parent(call!(SYS_clone, flags, 0, &raw mut pidfd, 0, 0))
+    }),
+    named("clone3 CLONE_PIDFD", "clone3", |_| {
+        let mut pidfd = 0_i32;
+        let pointer: *mut i32 = &raw mut pidfd;
+        // The first size of clone_args: flags, pidfd, child_tid, parent_tid, exit_signal, stack, its
+        // size, tls.
+        let mut arguments = [0_u64; 8];
+        arguments[0] = u64::from(libc::CLONE_PIDFD.cast_unsigned());
+        arguments[1] = pointer.expose_provenance() as u64;
+        arguments[4] = u64::from(libc::SIGCHLD.cast_unsigned());
+        parent(call!(SYS_clone3, &raw mut arguments, size_of_val(&arguments)))
+    }),
+    // A call that fdtrace has no name for.
+    named("seccomp SECCOMP_FILTER_FLAG_NEW_LISTENER", "other", |_| {
+        let allow = libc::BPF_RET | libc::BPF_K;
+        let code = u16::try_from(allow).unwrap();
+        let mut filter = libc::sock_filter { code, jt: 0, jf: 0, k: libc::SECCOMP_RET_ALLOW };
+        let mut program = libc::sock_fprog { len: 1, filter: &raw mut filter };
+        let (operation, flag) =
+            (libc::SECCOMP_SET_MODE_FILTER, libc::SECCOMP_FILTER_FLAG_NEW_LISTENER);
+        call!(SYS_seccomp, operation, flag, &raw mut program)
     }),
 ];
 
@@ -288,4 +322,5 @@ pub(super) fn run(spec: &Spec<'_>) {
         }
     }
     say("done", &json!({ "answers": answers }));
+    wait();
 }

@@ -93,7 +93,7 @@ fn without_fds() {
 
 /// The limit that was hit is named, also where the call is no server's.
 fn an_open_has_an_episode() {
-    // The tracepoint, function and inotify's two reasons all lead to these.
+    // inotify has a limit of its own, and it is not that one.
     for call in ["openat", "inotify_init1"] {
         let mut fdtrace = fdtrace(&["--fds"]);
         let mut workload = Workload::start(&format!("doors=calls call={call} failures=3"));
@@ -107,6 +107,7 @@ fn an_open_has_an_episode() {
             "door": call,
             "fds": { "open": LIMIT, "soft": LIMIT },
             "limit": { "kind": "nofile", "value": LIMIT },
+            "file_handles": null,
         });
         fdtrace.wait_for_report("episode_opened", &fields);
         let run = fdtrace.stop();

@@ -57,6 +57,7 @@ pub(super) fn run(spec: &Spec<'_>) {
     }
     let sent = calls * per_call * SENT;
     say("done", &json!({ "sent": sent, "dropped": sent - arrived, "truncated": truncated }));
+    wait();
 }
 
 fn send(sender: &OwnedFd) {

@@ -4,13 +4,14 @@ use std::collections::BTreeMap;
 
 use serde_json::json;
 
+use super::is_own_system;
 use crate::support::{Run, number};
 
 /// How a run observed what these tests do, as it said itself when it started.
 pub(super) struct Sight {
     fds: String,
     io_uring: String,
-    accept4: String,
+    accept: String,
 }
 
 impl Sight {
@@ -22,8 +23,13 @@ impl Sight {
             let probe = probes.iter().find(|probe| probe["probe"] == name);
             probe.map_or("", |probe| probe["form"].as_str().unwrap()).to_owned()
         };
-        let sight = Self { fds: form("fds"), io_uring: form("io_uring"), accept4: form("accept4") };
+        let sight = Self { fds: form("fds"), io_uring: form("io_uring"), accept: form("accept") };
         assert_ne!(sight.fds, "none", "{probes:?}");
+        // Nothing forbids anything there: a program that is refused is a mistake of ours.
+        let why = probes.iter().flat_map(|probe| probe["refused"].as_array().into_iter().flatten());
+        for refused in why.filter(|_| is_own_system()) {
+            assert!(!refused["why"].as_str().unwrap().contains("permitted"), "{refused}");
+        }
         sight
     }
 
@@ -36,7 +42,7 @@ impl Sight {
     /// same functions, but to no tracepoint of `syscalls`.
     #[cfg(target_arch = "x86_64")]
     pub(super) fn compat_accepts(&self) -> bool {
-        is_function(&self.accept4)
+        is_function(&self.accept)
     }
 
     /// Whether it saw refusals at that door.

@@ -65,7 +65,11 @@ pub(super) fn run(spec: &Spec<'_>) {
     let target = unconnected.as_ref().map_or(listener.as_raw_fd(), OwnedFd::as_raw_fd);
     let mut asker = match Asker::new(spec, target) {
         Ok(asker) => asker,
-        Err(reason) => return say("ready", &json!({ "unsupported": reason })),
+        Err(reason) => {
+            say("ready", &json!({ "unsupported": reason }));
+            wait();
+            return;
+        }
     };
     let _held = fill(LIMIT, spec.number("room", 0));
     let port = listener.local_addr().unwrap().port();

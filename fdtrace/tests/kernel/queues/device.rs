@@ -5,6 +5,8 @@ use std::{
     fs::File,
     net::{Ipv4Addr, UdpSocket},
     os::fd::AsRawFd as _,
+    thread,
+    time::{Duration, Instant},
 };
 
 use nix::{
@@ -30,6 +32,27 @@ pub(super) fn set_address(device: &str, ip: Ipv4Addr) {
     control(libc::SIOCSIFADDR, &request).unwrap();
     request.ifr_ifru.ifru_netmask = sockaddr(Ipv4Addr::new(255, 255, 255, 0));
     control(libc::SIOCSIFNETMASK, &request).unwrap();
+}
+
+/// Waits until a device carries packets: a new one does when the kernel gets round to it, up to a
+/// second later (net/core/link_watch.c).
+pub(super) fn wait_until_running(device: &str) {
+    let deadline = Instant::now() + Duration::from_secs(10);
+    loop {
+        let mut request = request(device);
+        let socket = UdpSocket::bind("0.0.0.0:0").unwrap();
+        // SAFETY: the request is as large as the kernel writes.
+        let result =
+            unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCGIFFLAGS as _, &raw mut request) };
+        Errno::result(result).unwrap();
+        // SAFETY: the kernel has filled in the flags.
+        let flags = unsafe { request.ifr_ifru.ifru_flags };
+        if i32::from(flags) & libc::IFF_RUNNING != 0 {
+            return;
+        }
+        assert!(Instant::now() < deadline, "{device} does not come up");
+        thread::sleep(Duration::from_millis(5));
+    }
 }
 
 fn request(device: &str) -> libc::ifreq {

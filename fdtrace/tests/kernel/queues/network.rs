@@ -84,6 +84,9 @@ impl Network {
                 device::set_up(CABLE, true);
             });
         }
+        for end in [self, other] {
+            end.enter(|| device::wait_until_running(CABLE));
+        }
     }
 
     /// Ends all traffic, also that of timers, and takes the last count.

@@ -1,0 +1,140 @@
+//! Calls with a limit of their own, where they answer EMFILE as if descriptors were at an end.
+
+use std::{
+    fs,
+    os::fd::{FromRawFd as _, OwnedFd},
+};
+
+use nix::{
+    errno::Errno,
+    libc::{self, c_long},
+    sys::resource::{Resource, setrlimit},
+    unistd::{Uid, setuid},
+};
+use serde_json::json;
+
+use super::{
+    fdtrace,
+    seen::{Sight, assert_counted},
+    table,
+};
+use crate::{
+    Test,
+    support::number,
+    workload::{Spec, Workload, say, wait},
+};
+
+pub(super) const TESTS: &[Test] = &[
+    ("inotify_at_its_instances_is_no_lack_of_descriptors", instances),
+    ("limits_that_fdtrace_does_not_know_are_no_lack_of_descriptors", unknown_limits),
+    ("inotify_without_fds_is_not_counted", without_fds),
+];
+
+/// A user that nobody is, so that nothing is in use. Limits are per user.
+const NOBODY: u32 = 54_321;
+const MAX_INSTANCES: &str = "/proc/sys/fs/inotify/max_user_instances";
+/// More descriptors than any of these limits allows.
+const SOFT: usize = 4096;
+
+/// Takes all that a user may have, and then fails `failures` times to take another.
+pub(super) fn run(spec: &Spec<'_>) {
+    let make: fn() -> c_long = match spec.text("call").unwrap() {
+        #[cfg(target_arch = "x86_64")]
+        // SAFETY: numbers only.
+        "inotify_init" => || unsafe { libc::syscall(libc::SYS_inotify_init) },
+        // SAFETY: numbers only.
+        "inotify_init1" => || unsafe { libc::syscall(libc::SYS_inotify_init1, libc::IN_CLOEXEC) },
+        "fanotify_init" => || {
+            // Everybody may have a group that tells of files by their handles.
+            // SAFETY: numbers only.
+            unsafe { libc::syscall(libc::SYS_fanotify_init, libc::FAN_REPORT_FID, 0) }
+        },
+        "mq_open" => || {
+            let (name, flags) = (c"fdtrace-test-own", libc::O_CREAT | libc::O_RDWR);
+            let none = std::ptr::null::<libc::mq_attr>();
+            // SAFETY: a name that lives long enough, and no attributes.
+            unsafe { libc::syscall(libc::SYS_mq_open, name.as_ptr(), flags, 0o600, none) }
+        },
+        other => panic!("call={other}"),
+    };
+    table::limit(SOFT);
+    // Not one queue fits.
+    setrlimit(Resource::RLIMIT_MSGQUEUE, 1, 1).unwrap();
+    setuid(Uid::from_raw(NOBODY)).unwrap();
+    let mut held = Vec::new();
+    let end = loop {
+        match Errno::result(make()) {
+            // SAFETY: the kernel has just given us the descriptor.
+            Ok(fd) => held.push(unsafe { OwnedFd::from_raw_fd(i32::try_from(fd).unwrap()) }),
+            Err(errno) => break errno,
+        }
+    };
+    say("ready", &json!({ "held": held.len(), "end": format!("{end:?}") }));
+    wait();
+    let failures = spec.number("failures", 1);
+    for _ in 0..failures {
+        assert_eq!(Errno::result(make()), Err(end));
+    }
+    // There are still descriptors.
+    drop(fs::File::open("/dev/null").unwrap());
+    say("done", &json!({ "failures": failures }));
+    wait();
+}
+
+fn instances() {
+    let calls: &[&str] = if cfg!(target_arch = "x86_64") {
+        &["inotify_init1", "inotify_init"]
+    } else {
+        &["inotify_init1"]
+    };
+    for call in calls {
+        let mut workload = Workload::start(&format!("doors=own call={call} failures=109"));
+        let max: u64 = fs::read_to_string(MAX_INSTANCES).unwrap().trim().parse().unwrap();
+        assert_eq!(workload.ready, json!({ "held": max, "end": "EMFILE" }));
+        let mut fdtrace = fdtrace(&["--fds"]);
+        let process = json!({ "pid": workload.pid() });
+        assert_eq!(workload.fail(), 109);
+        let fields = json!({
+            "process": process,
+            "failure": "EMFILE",
+            "door": call,
+            "limit": { "kind": "inotify_instances", "value": max },
+            "fds": { "soft": SOFT },
+        });
+        let (_, opened) = fdtrace.wait_for_report("episode_opened", &fields);
+        assert!(number(&opened, "/fds/open") < number(&opened, "/fds/soft"), "{opened}");
+        assert_counted(&fdtrace.stop(), workload.pid(), &[(call, "EMFILE", 109)]);
+        workload.end();
+    }
+}
+
+/// fs.fanotify.max_user_groups and RLIMIT_MSGQUEUE. No descriptor is refused, so that only a form that
+/// looks at the call itself sees them; and what fdtrace then says is not that descriptors ran out.
+fn unknown_limits() {
+    for call in ["fanotify_init", "mq_open"] {
+        let mut workload = Workload::start(&format!("doors=own call={call} failures=107"));
+        if workload.ready["end"] != "EMFILE" {
+            println!("  {call}: not on this kernel: {}", workload.ready["end"]);
+            continue;
+        }
+        let fdtrace = fdtrace(&["--fds"]);
+        assert_eq!(workload.fail(), 107);
+        let run = fdtrace.stop();
+        let process = json!({ "process": { "pid": workload.pid() } });
+        for opened in run.of_kind("episode_opened", &process) {
+            assert_eq!(opened["limit"], json!(null), "{opened}");
+            assert!(number(opened, "/fds/open") < number(opened, "/fds/soft"), "{opened}");
+        }
+        let seen = if Sight::of(&run).all_allocations() { 0 } else { 107 };
+        assert_counted(&run, workload.pid(), &[(call, "EMFILE", seen)]);
+        workload.end();
+    }
+}
+
+fn without_fds() {
+    let mut workload = Workload::start("doors=own call=inotify_init1 failures=5");
+    let fdtrace = fdtrace(&[]);
+    assert_eq!(workload.fail(), 5);
+    assert_counted(&fdtrace.stop(), workload.pid(), &[]);
+    workload.end();
+}

@@ -2,6 +2,7 @@
 
 use std::{
     fs::File,
+    io,
     os::fd::{AsFd as _, AsRawFd as _},
     path::Path,
 };
@@ -268,15 +269,34 @@ fn unload(program: &mut Program) -> Result<(), ProgramError> {
     }
 }
 
-/// The verifier's log is long, and for the debug log.
 fn refused(error: ProgramError, step: &str) -> anyhow::Error {
     match error {
         ProgramError::LoadError { io_error, verifier_log } => {
-            log::debug!("{step}: {io_error}: {verifier_log}");
-            explain(io_error, step)
+            not_loaded(io_error, &verifier_log.to_string(), step)
         }
         error => explain(error, step),
     }
+}
+
+/// The verifier's log is long, and for the debug log. Where there is one, the verifier has looked at
+/// the program: what it answers, EACCES too, is no word of the host's about who may do what.
+fn not_loaded(error: io::Error, log: &str, step: &str) -> anyhow::Error {
+    log::debug!("{step}: {error}: {log}");
+    match verifiers_word(log) {
+        Some(word) => anyhow!("{step}: the verifier refuses it: {word}"),
+        None => explain(error, step),
+    }
+}
+
+/// The last line of the verifier's log before its statistics (kernel/bpf/verifier.c
+/// `print_verification_stats`): why it stopped.
+fn verifiers_word(log: &str) -> Option<&str> {
+    let is_statistic = |line: &&str| {
+        ["verification time ", "stack depth ", "processed "]
+            .iter()
+            .any(|start| line.starts_with(start))
+    };
+    log.lines().map(str::trim).filter(|line| !line.is_empty()).rfind(|line| !is_statistic(line))
 }
 
 /// Errors of aya end in the verifier's log, which is long.
@@ -305,4 +325,29 @@ where
 /// Where a map of the object is needed by name.
 pub(super) fn take(ebpf: &mut Ebpf, name: &str) -> anyhow::Result<Map> {
     ebpf.take_map(name).with_context(|| format!("the object has no map {name}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_the_verifier_says_is_not_what_the_host_forbids() {
+        let log = "0: R1=ctx(off=0,imm=0) R10=fp0\n9: (79) r3 = *(u64 *)(r3 +0)\n\
+                   dereference of modified ctx ptr R3 off=24 disallowed\n\
+                   verification time 1513 usec\nstack depth 0+0\nprocessed 9 insns (limit 1000000)\n\n";
+        let refused =
+            |log| not_loaded(io::Error::from_raw_os_error(libc::EACCES), log, "loading fds_fx");
+        let error = refused(log);
+        assert!(!is_forbidden(&error));
+        assert_eq!(
+            error.to_string(),
+            "loading fds_fx: the verifier refuses it: dereference of modified ctx ptr R3 off=24 \
+             disallowed"
+        );
+        let error = refused("");
+        assert!(is_forbidden(&error));
+        assert_eq!(error.to_string(), "loading fds_fx: not permitted (EPERM)");
+        assert_eq!(verifiers_word("processed 0 insns\n"), None);
+    }
 }

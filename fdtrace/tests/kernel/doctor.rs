@@ -121,8 +121,11 @@ fn with_fds() {
     assert!(list(&found, "/unseen").iter().any(|unseen| unseen["remedy"] == "give --fds"));
 }
 
-/// What doctor found by trying each is what a trace chooses.
+/// What doctor found by trying each is what a trace chooses by itself.
 fn same_forms() {
+    if std::env::var("FDTRACE_TEST_FORM").is_ok_and(|form| form != "auto") {
+        return;
+    }
     let found = doctor(&["--fds"]);
     let run = Fdtrace::start(&["--fds"]).stop();
     let traced = forms(&run.of_kind("started", &json!({}))[0]["probes"]);

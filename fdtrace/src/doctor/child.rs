@@ -175,7 +175,7 @@ impl Exhausted {
         // The lowest that is free is given out next: all below are taken.
         let lowest = File::open("/dev/null").context("open /dev/null")?.as_raw_fd();
         let current = Some(u64::try_from(lowest)?);
-        setrlimit(Resource::Nofile, Rlimit { current, ..before.clone() })
+        setrlimit(Resource::Nofile, Rlimit { current, ..before })
             .context("lower its own limit of descriptors")?;
         Ok(Self(before))
     }
@@ -183,6 +183,6 @@ impl Exhausted {
 
 impl Drop for Exhausted {
     fn drop(&mut self) {
-        let _ = setrlimit(Resource::Nofile, self.0.clone());
+        let _ = setrlimit(Resource::Nofile, self.0);
     }
 }

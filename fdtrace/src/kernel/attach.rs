@@ -2,7 +2,6 @@
 
 use std::{
     fs::File,
-    io,
     os::fd::{AsFd as _, AsRawFd as _},
     path::Path,
 };
@@ -84,10 +83,10 @@ pub(super) fn attach(
         }
     }
     let report = AttachReport { probes: done, programs: attacher.programs };
-    for probe in &report.probes {
-        let is_less = probe.form == NO_FORM || probe.form == POLLED_FORM;
-        if is_less && !probe.refused.is_empty() {
-            let why: Vec<_> = probe.refused.iter().map(describe).collect();
+    // The start line says what is not seen; that figures are bounds is worth the reasons, too.
+    for probe in report.probes.iter().filter(|probe| probe.form == POLLED_FORM) {
+        let why: Vec<_> = probe.refused.iter().map(describe).collect();
+        if !why.is_empty() {
             log::warn!("{}: using the form `{}`: {}", probe.probe, probe.form, why.join("; "));
         }
     }
@@ -272,31 +271,22 @@ fn unload(program: &mut Program) -> Result<(), ProgramError> {
 fn refused(error: ProgramError, step: &str) -> anyhow::Error {
     match error {
         ProgramError::LoadError { io_error, verifier_log } => {
-            not_loaded(io_error, &verifier_log.to_string(), step)
+            log::debug!("{step}: {io_error}: {verifier_log}");
+            match (io_error.raw_os_error(), verdict(&verifier_log.to_string())) {
+                // A policy refuses before the verifier has said a word.
+                (Some(libc::EPERM), _) | (_, None) => explain(io_error, step),
+                (_, Some(verdict)) => anyhow!("{step}: the verifier refuses it: {verdict}"),
+            }
         }
         error => explain(error, step),
     }
 }
 
-/// The verifier's log is long, and for the debug log. Where there is one, the verifier has looked at
-/// the program: what it answers, EACCES too, is no word of the host's about who may do what.
-fn not_loaded(error: io::Error, log: &str, step: &str) -> anyhow::Error {
-    log::debug!("{step}: {error}: {log}");
-    match verifiers_word(log) {
-        Some(word) => anyhow!("{step}: the verifier refuses it: {word}"),
-        None => explain(error, step),
-    }
-}
-
-/// The last line of the verifier's log before its statistics (kernel/bpf/verifier.c
-/// `print_verification_stats`): why it stopped.
-fn verifiers_word(log: &str) -> Option<&str> {
-    let is_statistic = |line: &&str| {
-        ["verification time ", "stack depth ", "processed "]
-            .iter()
-            .any(|start| line.starts_with(start))
-    };
-    log.lines().map(str::trim).filter(|line| !line.is_empty()).rfind(|line| !is_statistic(line))
+/// The last thing the verifier said, but for its figures.
+fn verdict(log: &str) -> Option<&str> {
+    const FIGURES: [&str; 4] = ["processed ", "verification time", "stack depth", "max_states"];
+    let is_figure = |line: &&str| FIGURES.iter().any(|figures| line.starts_with(figures));
+    log.lines().map(str::trim).rfind(|line| !line.is_empty() && !is_figure(line))
 }
 
 /// Errors of aya end in the verifier's log, which is long.
@@ -332,22 +322,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_the_verifier_says_is_not_what_the_host_forbids() {
-        let log = "0: R1=ctx(off=0,imm=0) R10=fp0\n9: (79) r3 = *(u64 *)(r3 +0)\n\
+    fn the_verifier_s_word_is_found_in_its_log() {
+        let log = "0: R1=ctx() R10=fp0\n11: (79) r3 = *(u64 *)(r3 +0)\n\
                    dereference of modified ctx ptr R3 off=24 disallowed\n\
-                   verification time 1513 usec\nstack depth 0+0\nprocessed 9 insns (limit 1000000)\n\n";
-        let refused =
-            |log| not_loaded(io::Error::from_raw_os_error(libc::EACCES), log, "loading fds_fx");
-        let error = refused(log);
-        assert!(!is_forbidden(&error));
-        assert_eq!(
-            error.to_string(),
-            "loading fds_fx: the verifier refuses it: dereference of modified ctx ptr R3 off=24 \
-             disallowed"
-        );
-        let error = refused("");
-        assert!(is_forbidden(&error));
-        assert_eq!(error.to_string(), "loading fds_fx: not permitted (EPERM)");
-        assert_eq!(verifiers_word("processed 0 insns\n"), None);
+                   verification time 2089 usec\nstack depth 0+0\nprocessed 9 insns (limit 1000000)\n\n";
+        assert_eq!(verdict(log), Some("dereference of modified ctx ptr R3 off=24 disallowed"));
+        assert_eq!(verdict(""), None);
     }
 }

@@ -12,7 +12,7 @@ use fdtrace_common::Host;
 use super::{
     HostError,
     btf::Btf,
-    probes::{Absence, Function, OLD_ALLOC_FD, PROBES, Point, Step},
+    probes::{Absence, Function, OLD_ALLOC_FD, OLD_ALLOC_FX, PROBES, Point, Step},
     tracefs,
 };
 
@@ -210,13 +210,19 @@ impl Support {
                 && !self.functions.contains_key("alloc_fd")
                 && self.functions.contains_key(OLD_ALLOC_FD.name)
         };
-        let point = match step.point {
-            Point::Fexit(function) if is_old(function) => Point::Fexit(OLD_ALLOC_FD),
-            Point::Kprobe(function) if is_old(function) => Point::Kprobe(OLD_ALLOC_FD),
-            Point::Kretprobe(function) if is_old(function) => Point::Kretprobe(OLD_ALLOC_FD),
-            point => point,
+        let (program, point) = match step.point {
+            Point::Fexit(function) if is_old(function) => {
+                (OLD_ALLOC_FX, Point::Fexit(OLD_ALLOC_FD))
+            }
+            Point::Kprobe(function) if is_old(function) => {
+                (step.program, Point::Kprobe(OLD_ALLOC_FD))
+            }
+            Point::Kretprobe(function) if is_old(function) => {
+                (step.program, Point::Kretprobe(OLD_ALLOC_FD))
+            }
+            point => (step.program, point),
         };
-        Step { point, ..step }
+        Step { program, point, ..step }
     }
 
     /// What the programs branch on.

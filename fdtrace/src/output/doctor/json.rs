@@ -43,6 +43,7 @@ struct Fact<'a> {
 }
 
 #[derive(Serialize)]
+#[expect(clippy::struct_field_names, reason = "the names of the JSON fields")]
 struct Probe<'a> {
     probe: &'a str,
     form: &'a str,
@@ -52,6 +53,7 @@ struct Probe<'a> {
 }
 
 #[derive(Serialize)]
+#[expect(clippy::struct_field_names, reason = "the names of the JSON fields")]
 struct Form<'a> {
     form: &'a str,
     outcome: &'static str,
@@ -88,6 +90,7 @@ struct Cost<'a> {
 }
 
 #[derive(Serialize)]
+#[expect(clippy::struct_field_names, reason = "the names of the JSON fields")]
 struct Program<'a> {
     program: &'a str,
     runs: u64,

@@ -182,9 +182,9 @@ fn the_first_line_is_the_answer() {
 #[test]
 fn a_wrong_count_is_shown() {
     let mut report = working();
-    let test = report.self_test.as_mut().unwrap();
-    test.checks[0].seen = Some(100);
-    test.own_namespace = Err("Operation not permitted (os error 1)".to_owned());
+    let ran = report.self_test.as_mut().unwrap();
+    ran.checks[0].seen = Some(100);
+    ran.own_namespace = Err("Operation not permitted (os error 1)".to_owned());
     let text = doctor_text(&report, Colour::Never);
     assert!(text.contains("101   100  WRONG"), "{text}");
     let flat = text.split_whitespace().collect::<Vec<_>>().join(" ");

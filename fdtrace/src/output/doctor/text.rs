@@ -165,7 +165,7 @@ const FORBIDDEN: &str = "the host forbids it, though this process has the capabi
 
 fn self_test(text: &mut String, report: &DoctorReport) {
     let SelfTest { own_namespace, took, checks } = match &report.self_test {
-        Ok(test) => test,
+        Ok(ran) => ran,
         Err(why) => {
             text.push('\n');
             wrap::push(text, "self-test: not run: ", 2, why);

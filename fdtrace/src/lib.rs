@@ -27,3 +27,5 @@ pub mod listeners;
 pub mod explain;
 
 pub mod audit;
+
+pub mod doctor;

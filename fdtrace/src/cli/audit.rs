@@ -14,7 +14,7 @@ ordinary user it sees less, and says what.
         was raised in configuration, and whoever gave it to the process started before that
   warn  little for a server: a limit of 1024 or far below the hard one, a short accept queue
 
-Workers of one server are one entry; FDS is the fullest one's, with its pid where it is not the first.
+Workers of one server are one entry; FDS is the fullest one's, with its pid where that is another.
 
 Exit codes:
   0   looked, or the reader closed the pipe
@@ -30,7 +30,7 @@ pub(super) struct AuditArgs {
     #[arg(long)]
     all: bool,
 
-    /// Exit with 10 if there is a risk, or for `warn` anything: for cron and CI
+    /// Exit with 10 if anything is that bad, for cron and CI
     #[arg(long, value_name = "warn|risk", value_enum, hide_possible_values = true)]
     fail_on: Option<FailOn>,
 

@@ -7,9 +7,8 @@ use crate::model::Subject;
 
 pub(super) const AFTER_HELP: &str = "\
 Looks once at a process, or at who listens somewhere, and says how it stands, why, and what to do.
-Loads nothing into the kernel and changes nothing. It takes a tenth of a second; two seconds where an
-accept queue is filling, which is looked at several times. As an ordinary user it sees less, and says
-what.
+Loads nothing into the kernel and changes nothing. It takes a tenth of a second, or two seconds to
+watch an accept queue that is filling. As an ordinary user it sees less, and says what.
 
   fdtrace explain 14807             a process
   fdtrace explain :9088             who listens on that port
@@ -19,7 +18,7 @@ what.
 
 The first word is the answer:
   EXHAUSTED  no descriptor is free, or an accept queue is full: clients wait or are refused now
-  AT RISK    80 % of the descriptors are in use, or half of an accept queue; a leak; or it stands still
+  AT RISK    80 % of the descriptors or half of an accept queue in use, a leak, or it stands still
   UNKNOWN    too little could be read to say; the last lines say what, and why
   fine       none of these
 

@@ -4,6 +4,7 @@
 //! that tell what to type instead. Nothing here touches the host, prints, or ends the program.
 
 mod audit;
+mod doctor;
 mod exit;
 mod explain;
 mod listeners;
@@ -13,6 +14,7 @@ mod tests;
 mod value;
 
 pub use audit::AuditSettings;
+pub use doctor::{DoctorSettings, SELF_TEST};
 pub use exit::ExitCode;
 pub use explain::ExplainSettings;
 pub use listeners::ListenersSettings;
@@ -27,6 +29,7 @@ use crate::{
     model::{Comm, Errno, Pid},
 };
 use audit::AuditArgs;
+use doctor::DoctorArgs;
 use explain::ExplainArgs;
 use listeners::ListenersArgs;
 
@@ -45,12 +48,13 @@ Examples:
   fdtrace listeners                          who listens where, and who is close to its limits
   fdtrace explain :9088                      why that one runs out, and what to do
   fdtrace audit                              what would run out under load
+  fdtrace doctor                             does it work here; what a bug report needs
 
 Exit codes:
   0   stopped by Ctrl-C, SIGTERM, --duration, or a reader that closed the pipe
   1   something failed while running
   2   the command line is wrong
-  3   this kernel cannot be traced; the message says what is missing
+  3   this kernel cannot be traced; `fdtrace doctor` says more
   4   not permitted; run as root
   10  --fail-on-exhaustion was given, and descriptors or memory ran out";
 
@@ -87,6 +91,12 @@ enum Command {
     /// Check the limits of every listener's process before they bite: for you, cron and CI
     #[command(after_help = audit::AFTER_HELP)]
     Audit(AuditArgs),
+    /// Say whether fdtrace works on this host, and test it: what is missing, seen, and costs
+    #[command(after_help = doctor::AFTER_HELP)]
+    Doctor(DoctorArgs),
+    /// Fail on purpose: the child of the self-test
+    #[command(name = SELF_TEST, hide = true)]
+    SelfTest,
 }
 
 #[derive(Debug, Args)]
@@ -178,6 +188,8 @@ where
         Some(Command::Listeners(listeners)) => Settings::Listeners(listeners.into()),
         Some(Command::Explain(explain)) => Settings::Explain(explain.into()),
         Some(Command::Audit(audit)) => Settings::Audit(audit.into()),
+        Some(Command::Doctor(doctor)) => Settings::Doctor(doctor.into()),
+        Some(Command::SelfTest) => Settings::SelfTest,
         Some(Command::Trace(trace)) => Settings::Trace(trace.into()),
         None => Settings::Trace(cli.trace.into()),
     })

@@ -4,7 +4,7 @@ use std::{ffi::OsStr, path::PathBuf, time::Duration};
 
 use clap::ValueEnum;
 
-use super::{AuditSettings, ExplainSettings, ListenersSettings, TraceArgs};
+use super::{AuditSettings, DoctorSettings, ExplainSettings, ListenersSettings, TraceArgs};
 use crate::{kernel::Request, model::Filter};
 
 /// What to do.
@@ -18,6 +18,10 @@ pub enum Settings {
     Explain(ExplainSettings),
     /// `fdtrace audit`.
     Audit(AuditSettings),
+    /// `fdtrace doctor`.
+    Doctor(DoctorSettings),
+    /// The child of its self-test.
+    SelfTest,
 }
 
 /// Settings of `fdtrace trace`.

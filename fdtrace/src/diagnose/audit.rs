@@ -152,7 +152,10 @@ fn of_listener(facts: &AuditFacts<'_>, listener: &ListenerReport) -> Vec<Finding
     let mut findings = Vec::new();
     match listener.queue_risk() {
         Some(Risk::QueueFull) => {
-            let what = format!("its accept queue is full ({length}/{limit}): clients are refused");
+            let fails = facts.fds.and_then(|fds| fds.risk()) == Some(Risk::FdsExhausted);
+            let why = if fails { ", for accept fails" } else { "" };
+            let what =
+                format!("its accept queue is full ({length}/{limit}): clients are refused{why}");
             findings.push(finding(Level::Risk, FindingKind::QueueFull, what, None));
         }
         Some(_) => {

@@ -60,10 +60,7 @@ pub(super) fn attach(
     request: &Request,
     ids: &[u8],
 ) -> anyhow::Result<AttachReport> {
-    let packets = ebpf.take_map(names::PACKETS).context("the object has no map PACKETS")?;
-    let packets = Array::try_from(packets)?;
-    let btf = Btf::parse(ids, Endianness::default()).context("index the kernel's functions")?;
-    let mut attacher = Attacher { ebpf, packets, btf, programs: Vec::new() };
+    let mut attacher = Attacher::new(ebpf, ids)?;
     let mut done: Vec<Attached> = Vec::new();
     loop {
         let plan = AttachPlan::from_support(support, request);
@@ -126,7 +123,8 @@ fn describe(refused: &Refused) -> String {
     format!("{}: {}", refused.form, refused.why)
 }
 
-struct Attacher<'a> {
+/// Attaches programs of one object.
+pub(super) struct Attacher<'a> {
     ebpf: &'a mut Ebpf,
     /// What the packet program counts.
     packets: Array<MapData, u32>,
@@ -135,9 +133,16 @@ struct Attacher<'a> {
     programs: Vec<Running>,
 }
 
-impl Attacher<'_> {
+impl<'a> Attacher<'a> {
+    /// `ids` is BTF that tells the ids of functions.
+    pub(super) fn new(ebpf: &'a mut Ebpf, ids: &[u8]) -> anyhow::Result<Self> {
+        let packets = Array::try_from(take(ebpf, names::PACKETS)?)?;
+        let btf = Btf::parse(ids, Endianness::default()).context("index the kernel's functions")?;
+        Ok(Self { ebpf, packets, btf, programs: Vec::new() })
+    }
+
     /// Attaches every step, or none: then the one that failed is told, and why.
-    fn form(
+    pub(super) fn form(
         &mut self,
         kind: FormKind,
         steps: &[Step],
@@ -146,18 +151,23 @@ impl Attacher<'_> {
         let before = self.programs.len();
         for step in steps {
             if let Err(error) = self.step(*step, support) {
-                for running in self.programs.drain(before..) {
-                    if let Some(program) = self.ebpf.program_mut(running.name)
-                        && let Err(error) = unload(program)
-                    {
-                        log::warn!("{}: cannot be taken back: {error}", running.name);
-                    }
-                }
+                self.take_back(before);
                 return Err((step.point, error));
             }
         }
         log::debug!("attached {}: {} programs", kind.name(), self.programs.len() - before);
         Ok(())
+    }
+
+    /// Detaches every program but the first so many.
+    pub(super) fn take_back(&mut self, but: usize) {
+        for running in self.programs.drain(but..) {
+            if let Some(program) = self.ebpf.program_mut(running.name)
+                && let Err(error) = unload(program)
+            {
+                log::warn!("{}: cannot be taken back: {error}", running.name);
+            }
+        }
     }
 
     fn step(&mut self, step: Step, support: &Support) -> anyhow::Result<()> {
@@ -258,7 +268,6 @@ fn unload(program: &mut Program) -> Result<(), ProgramError> {
     }
 }
 
-/// The verifier's log is long, and for the debug log.
 fn refused(error: ProgramError, step: &str) -> anyhow::Error {
     match error {
         ProgramError::LoadError { io_error, verifier_log } => {
@@ -285,7 +294,7 @@ fn first_line(error: &dyn std::error::Error) -> String {
     error.to_string().lines().next().unwrap_or_default().to_owned()
 }
 
-fn is_forbidden(error: &anyhow::Error) -> bool {
+pub(super) fn is_forbidden(error: &anyhow::Error) -> bool {
     matches!(errno_of(error.as_ref()), Some(libc::EPERM | libc::EACCES))
 }
 

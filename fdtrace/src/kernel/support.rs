@@ -292,12 +292,12 @@ pub(super) fn check_capabilities(status: &Path) -> Result<(), HostError> {
     }
 }
 
-fn may_trace(effective: u64) -> bool {
+pub(super) fn may_trace(effective: u64) -> bool {
     let has = |cap: u32| effective >> cap & 1 == 1;
     has(CAP_SYS_ADMIN) || (has(CAP_BPF) && has(CAP_PERFMON))
 }
 
-fn effective_capabilities(status: &str) -> Option<u64> {
+pub(super) fn effective_capabilities(status: &str) -> Option<u64> {
     let line = status.lines().find_map(|line| line.strip_prefix("CapEff:"))?;
     u64::from_str_radix(line.trim(), 16).ok()
 }
@@ -324,7 +324,7 @@ fn cgroup_root(mounts: &Path) -> Option<PathBuf> {
     cgroup_mount(&fs::read_to_string(mounts).unwrap_or_default())
 }
 
-fn cgroup_mount(mounts: &str) -> Option<PathBuf> {
+pub(super) fn cgroup_mount(mounts: &str) -> Option<PathBuf> {
     mounts.lines().find_map(|line| {
         let mut fields = line.split(' ').skip(1);
         let place = fields.next()?;

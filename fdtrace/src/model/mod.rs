@@ -5,6 +5,7 @@ mod audit;
 mod call;
 mod census;
 mod diagnosis;
+mod doctor;
 mod episode;
 mod event;
 mod explain;
@@ -25,10 +26,14 @@ pub use census::{
     Silence, TcpState,
 };
 pub use diagnosis::{Cause, Certainty, Diagnosis, Evidence, Remedy, Value, When};
+pub use doctor::{
+    BlindSpot, Check, DoctorReport, Fact, FactState, FormExamined, FormOutcome, ProbeExamined,
+    ProgramCost, SelfTest, Verdict,
+};
 pub use episode::{Outcome, Phase};
 pub use event::{Caller, Event, FailureEvent, KeyId, ListenEvent};
 pub use explain::{
-    Bystander, ExplainReport, Explanation, ListenerQuery, Subject, Verdict, is_called,
+    Bystander, ExplainReport, Explanation, ListenerQuery, Standing, Subject, is_called,
 };
 pub use filter::Filter;
 pub use limits::{Ceiling, FdLimits, FdUsage, FileHandles, Limit, Met, SystemLimits};

@@ -5,6 +5,7 @@
 //! itself (its name, its socket's path) is escaped here and nowhere before.
 
 mod audit;
+mod doctor;
 mod explain;
 #[cfg(test)]
 mod fixtures;
@@ -14,6 +15,7 @@ mod sanitize;
 mod terminal;
 
 pub use audit::{audit_json, audit_text};
+pub use doctor::{doctor_json, doctor_text};
 pub use explain::{explain_json, explain_text, listener_query};
 pub use json::Json;
 pub use listeners::{listeners_json, listeners_text};

@@ -124,6 +124,10 @@ fn queues() {
     let full = found(listener(80, &web, 129, 128));
     assert_eq!((full[0].0, full[0].1), (Level::Risk, FindingKind::QueueFull));
     assert_eq!(full[0].2, "its accept queue is full (129/128): clients are refused");
+    let consequence =
+        audited(1024, vec![process(7, "web", 1024, 1024)], &[listener(80, &web, 129, 128)]);
+    let what = "its accept queue is full (129/128): clients are refused, for accept fails";
+    assert_eq!(consequence[1].2, what);
     let filling = found(listener(80, &web, 100, 128));
     assert_eq!((filling[0].0, filling[0].1), (Level::Warn, FindingKind::QueueFilling));
 

@@ -11,7 +11,7 @@ use super::*;
 use crate::{
     model::{
         Behaviour, Cause, ChainEnd, Comm, ExplainReport, Explanation, ListenerQuery, OpenFds, Pid,
-        Tid, UnixName, Verdict,
+        Standing, Tid, UnixName,
     },
     output::{
         Colour,
@@ -47,6 +47,16 @@ UNKNOWN    ? /run/\\x1b[2J.sock  fds ?  queue 3/?
   ?     unknown: which process has it open: none that may be looked into
 ",
     );
+}
+
+#[test]
+fn what_is_known_of_what_nobody_may_see() {
+    let mut some = hidden();
+    some.diagnoses = calm().diagnoses;
+    let text = explain_text(&report(vec![some]), Colour::Never);
+    let note =
+        "  note  whether anything is short is not known; this would be, under load:\n  why   ";
+    assert!(text.contains(note), "{text}");
 }
 
 #[test]
@@ -142,7 +152,7 @@ fn schema() -> jsonschema::Validator {
 
 fn every_shape() -> Vec<Value> {
     let mut all = vec![leaker(), hidden(), calm(), ownerless()];
-    all.push(Explanation { verdict: Verdict::AtRisk, ..leaker() });
+    all.push(Explanation { verdict: Standing::AtRisk, ..leaker() });
     let pid = Pid(1);
     let comm = Comm::default();
     let (tid, longest) = (Tid(1), Duration::ZERO);

@@ -33,7 +33,7 @@ fn every_command_of_the_readme_works() {
             ["cargo", "run", "--release"] => {
                 run("cargo", &["run", "--release", "--quiet", "--", "--duration", "300ms"]);
             }
-            ["fdtrace", once @ ("--help" | "listeners")] => {
+            ["fdtrace", once @ ("--help" | "listeners" | "doctor")] => {
                 run(env!("CARGO_BIN_EXE_fdtrace"), &[once]);
             }
             ["fdtrace", ref args @ ..] => {

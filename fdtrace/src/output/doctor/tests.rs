@@ -42,7 +42,11 @@ fn no_kprobe() -> FormExamined {
 }
 
 fn probe(probe: &'static str, used: &'static str, forms: Vec<FormExamined>) -> ProbeExamined {
-    let points = vec![format!("somewhere/{probe}")];
+    let points: &[&str] = match probe {
+        "accept" => &["syscalls:sys_exit_accept", "syscalls:sys_exit_accept4"],
+        _ => &["cgroup_skb/ingress"],
+    };
+    let points = points.iter().map(|point| (*point).to_owned()).collect();
     ProbeExamined { probe, used, on_request: false, points, forms }
 }
 
@@ -71,7 +75,13 @@ fn working() -> DoctorReport {
         verdict: DoctorVerdict::Works,
         facts: vec![
             good("capabilities", "all that fdtrace uses"),
-            less("kprobes", "the kernel has none", "there is no form kprobe", "another kernel"),
+            good("btf", "/sys/kernel/btf/vmlinux"),
+            less(
+                "kprobes",
+                "the kernel has none",
+                "there is no form kprobe; others may do",
+                "where none does, use a kernel with CONFIG_KPROBE_EVENTS=y",
+            ),
             Fact { state: FactState::Unknown, ..good("lockdown", "securityfs is not mounted") },
         ],
         probes: vec![
@@ -90,7 +100,11 @@ fn working() -> DoctorReport {
                 why: "tracepoints of system calls are not for them".to_owned(),
                 remedy: Some("the forms fexit and kprobe see them".to_owned()),
             },
-            BlindSpot { what: "the rest", why: "nobody looks".to_owned(), remedy: None },
+            BlindSpot {
+                what: "connects to AF_UNIX sockets that are refused",
+                why: "the client's call fails, and the listener is not told".to_owned(),
+                remedy: None,
+            },
         ],
         self_test: Ok(SelfTest {
             own_namespace: Ok(()),
@@ -255,13 +269,13 @@ fn json_has_what_text_has() {
     assert_eq!(found["time"], "2024-07-29T21:56:40.000Z");
     assert_eq!((&found["verdict"], &found["why"]), (&json!("works"), &Value::Null));
     assert_eq!(
-        found["facts"][1],
+        found["facts"][2],
         json!({
             "name": "kprobes",
             "state": "less",
             "value": "the kernel has none",
-            "consequence": "there is no form kprobe",
-            "remedy": "another kernel",
+            "consequence": "there is no form kprobe; others may do",
+            "remedy": "where none does, use a kernel with CONFIG_KPROBE_EVENTS=y",
         })
     );
     assert_eq!(found["probes"][0]["forms"][0]["outcome"], "forbidden");
@@ -289,6 +303,8 @@ fn json_has_what_text_has() {
 /// docs/doctor.md names every field and value, and its example is what is written.
 #[test]
 fn documented() {
+    let text = doctor_text(&working(), Colour::Never);
+    assert!(DOCS.contains(&text), "not in docs/doctor.md:\n{text}");
     fn names(value: &Value, found: &mut Vec<String>) {
         match value {
             Value::Object(fields) => {

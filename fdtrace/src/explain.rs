@@ -16,7 +16,7 @@ use crate::{
     enrich::{Owner, find},
     listeners::{self, Survey},
     model::{
-        BootTime, Bystander, ExplainReport, ListenerQuery, ListenerReport, Pid, Standing, Subject,
+        BootTime, Bystander, ExplainReport, ListenerQuery, ListenerReport, Pid, Subject, Verdict,
         is_called,
     },
     output::{Colour, explain_json, explain_text, listener_query},
@@ -68,7 +68,7 @@ fn report(subject: &Subject, at: BootTime) -> anyhow::Result<ExplainReport> {
         let listens = one.listeners.as_ref().is_some_and(|listeners| !listeners.is_empty());
         (one.verdict(), std::cmp::Reverse((listens, fullness)))
     });
-    let badly = candidates.iter().filter(|one| one.verdict() < Standing::Unknown).count();
+    let badly = candidates.iter().filter(|one| one.verdict() < Verdict::Unknown).count();
     let others = candidates.split_off(badly.clamp(1, MOST_EXPLAINED).min(candidates.len()));
     let others = others
         .into_iter()
@@ -173,7 +173,7 @@ impl Candidate {
     }
 
     /// By what is cheap to read.
-    fn verdict(&self) -> Standing {
+    fn verdict(&self) -> Verdict {
         verdict(self.fds, self.listeners.as_deref())
     }
 }

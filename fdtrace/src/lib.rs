@@ -24,8 +24,7 @@ pub mod pipeline;
 
 pub mod listeners;
 
+pub mod doctor;
 pub mod explain;
 
 pub mod audit;
-
-pub mod doctor;

@@ -16,7 +16,7 @@ use fdtrace::{
     doctor, explain,
     kernel::{HostError, Options},
     listeners,
-    model::Verdict,
+    model::DoctorVerdict as Verdict,
     output::{Colour, Json, Sink, Terminal},
     pipeline::{self, Config, End},
 };
@@ -35,10 +35,10 @@ fn main() -> process::ExitCode {
     let result = match settings {
         Settings::Trace(settings) => trace(settings),
         Settings::Listeners(settings) => list(&settings),
-        Settings::Explain(settings) => explain(&settings),
-        Settings::Audit(settings) => audit(&settings),
         Settings::Doctor(settings) => examine(&settings),
         Settings::SelfTest => doctor::misbehave().map(|()| ExitCode::Clean),
+        Settings::Explain(settings) => explain(&settings),
+        Settings::Audit(settings) => audit(&settings),
     };
     let code = result.unwrap_or_else(|error| {
         let _ = writeln!(io::stderr(), "fdtrace: {error:#}");
@@ -84,18 +84,6 @@ fn list(settings: &ListenersSettings) -> anyhow::Result<ExitCode> {
     Ok(if fail { ExitCode::Exhaustion } else { ExitCode::Clean })
 }
 
-fn explain(settings: &ExplainSettings) -> anyhow::Result<ExitCode> {
-    init_log(settings.verbose);
-    explain::explain(settings, colour(settings.colour), &mut io::stdout())?;
-    Ok(ExitCode::Clean)
-}
-
-fn audit(settings: &AuditSettings) -> anyhow::Result<ExitCode> {
-    init_log(settings.verbose);
-    let fail = audit::audit(settings, colour(settings.colour), &mut io::stdout())?;
-    Ok(if fail { ExitCode::Exhaustion } else { ExitCode::Clean })
-}
-
 fn examine(settings: &DoctorSettings) -> anyhow::Result<ExitCode> {
     // What the loader warns of is in the report.
     init_log_from(log::LevelFilter::Error, settings.verbose);
@@ -107,6 +95,18 @@ fn examine(settings: &DoctorSettings) -> anyhow::Result<ExitCode> {
         Verdict::NotPermitted(_) => ExitCode::NotPermitted,
         Verdict::Failed(_) => ExitCode::Runtime,
     })
+}
+
+fn explain(settings: &ExplainSettings) -> anyhow::Result<ExitCode> {
+    init_log(settings.verbose);
+    explain::explain(settings, colour(settings.colour), &mut io::stdout())?;
+    Ok(ExitCode::Clean)
+}
+
+fn audit(settings: &AuditSettings) -> anyhow::Result<ExitCode> {
+    init_log(settings.verbose);
+    let fail = audit::audit(settings, colour(settings.colour), &mut io::stdout())?;
+    Ok(if fail { ExitCode::Exhaustion } else { ExitCode::Clean })
 }
 
 /// One thread: records are rare, and a second thread would wake up for nothing.

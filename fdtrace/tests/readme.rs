@@ -33,7 +33,11 @@ fn every_command_of_the_readme_works() {
             ["cargo", "run", "--release"] => {
                 run("cargo", &["run", "--release", "--quiet", "--", "--duration", "300ms"]);
             }
-            ["fdtrace", once @ ("--help" | "listeners" | "explain" | "audit"), ref args @ ..] => {
+            [
+                "fdtrace",
+                once @ ("--help" | "listeners" | "explain" | "audit" | "doctor"),
+                ref args @ ..,
+            ] => {
                 run(env!("CARGO_BIN_EXE_fdtrace"), &[&[once], args].concat());
             }
             ["fdtrace", ref args @ ..] => {

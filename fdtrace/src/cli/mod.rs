@@ -46,9 +46,9 @@ Examples:
   fdtrace --port 9088 --errno EMFILE,ENFILE  only one port, only when descriptors run out
   fdtrace --json --duration 10m >out.jsonl   ten minutes for a program to read
   fdtrace listeners                          who listens where, and who is close to its limits
+  fdtrace doctor                             does it work here; what a bug report needs
   fdtrace explain :9088                      why that one runs out, and what to do
   fdtrace audit                              what would run out under load
-  fdtrace doctor                             does it work here; what a bug report needs
 
 Exit codes:
   0   stopped by Ctrl-C, SIGTERM, --duration, or a reader that closed the pipe
@@ -85,18 +85,18 @@ enum Command {
     /// List every listener once: owner, accept queue, descriptors, and what is at risk
     #[command(after_help = listeners::AFTER_HELP)]
     Listeners(ListenersArgs),
-    /// Explain one process or listener: what runs out, why, and what to do now and for good
-    #[command(after_help = explain::AFTER_HELP)]
-    Explain(ExplainArgs),
-    /// Check the limits of every listener's process before they bite: for you, cron and CI
-    #[command(after_help = audit::AFTER_HELP)]
-    Audit(AuditArgs),
     /// Say whether fdtrace works on this host, and test it: what is missing, seen, and costs
     #[command(after_help = doctor::AFTER_HELP)]
     Doctor(DoctorArgs),
     /// Fail on purpose: the child of the self-test
     #[command(name = SELF_TEST, hide = true)]
     SelfTest,
+    /// Explain one process or listener: what runs out, why, and what to do now and for good
+    #[command(after_help = explain::AFTER_HELP)]
+    Explain(ExplainArgs),
+    /// Check the limits of every listener's process before they bite: for you, cron and CI
+    #[command(after_help = audit::AFTER_HELP)]
+    Audit(AuditArgs),
 }
 
 #[derive(Debug, Args)]
@@ -186,10 +186,10 @@ where
     let cli = Cli::try_parse_from(args)?;
     Ok(match cli.command {
         Some(Command::Listeners(listeners)) => Settings::Listeners(listeners.into()),
-        Some(Command::Explain(explain)) => Settings::Explain(explain.into()),
-        Some(Command::Audit(audit)) => Settings::Audit(audit.into()),
         Some(Command::Doctor(doctor)) => Settings::Doctor(doctor.into()),
         Some(Command::SelfTest) => Settings::SelfTest,
+        Some(Command::Explain(explain)) => Settings::Explain(explain.into()),
+        Some(Command::Audit(audit)) => Settings::Audit(audit.into()),
         Some(Command::Trace(trace)) => Settings::Trace(trace.into()),
         None => Settings::Trace(cli.trace.into()),
     })

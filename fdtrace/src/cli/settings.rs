@@ -14,14 +14,14 @@ pub enum Settings {
     Trace(TraceSettings),
     /// `fdtrace listeners`.
     Listeners(ListenersSettings),
-    /// `fdtrace explain`.
-    Explain(ExplainSettings),
-    /// `fdtrace audit`.
-    Audit(AuditSettings),
     /// `fdtrace doctor`.
     Doctor(DoctorSettings),
     /// The child of its self-test.
     SelfTest,
+    /// `fdtrace explain`.
+    Explain(ExplainSettings),
+    /// `fdtrace audit`.
+    Audit(AuditSettings),
 }
 
 /// Settings of `fdtrace trace`.

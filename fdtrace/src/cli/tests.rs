@@ -333,9 +333,9 @@ fn help_is_as_written_down() {
     let texts = [
         (&["fdtrace", "--help"][..], "help.txt", include_str!("help.txt")),
         (&["fdtrace", "listeners", "--help"], "listeners.txt", include_str!("listeners.txt")),
+        (&["fdtrace", "doctor", "--help"], "doctor.txt", include_str!("doctor.txt")),
         (&["fdtrace", "explain", "--help"], "explain.txt", include_str!("explain.txt")),
         (&["fdtrace", "audit", "--help"], "audit.txt", include_str!("audit.txt")),
-        (&["fdtrace", "doctor", "--help"], "doctor.txt", include_str!("doctor.txt")),
     ];
     for (args, file, expected) in texts {
         let command = Cli::command().term_width(100);

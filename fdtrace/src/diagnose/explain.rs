@@ -7,7 +7,7 @@ use super::{
 };
 use crate::model::{
     Acceptor, Cause, Census, Certainty, Diagnosis, Errno, Limit, ListenerReport, OwnerFds, Process,
-    Provenance, Risk, Standing,
+    Provenance, Risk, Verdict,
 };
 
 /// With fewer descriptors than this, what they are is nobody's concern unless they run out.
@@ -39,7 +39,7 @@ pub struct ExplainFacts<'a> {
 /// How a process stands by what is cheap to read: its descriptors and its queues. A closer look can
 /// find that it is worse.
 #[must_use]
-pub fn verdict(fds: Option<OwnerFds>, listeners: Option<&[ListenerReport]>) -> Standing {
+pub fn verdict(fds: Option<OwnerFds>, listeners: Option<&[ListenerReport]>) -> Verdict {
     let all = listeners.unwrap_or_default();
     let queues = all.iter().filter_map(ListenerReport::queue_risk);
     let worst = queues.chain(fds.and_then(|fds| fds.risk())).min();
@@ -47,24 +47,24 @@ pub fn verdict(fds: Option<OwnerFds>, listeners: Option<&[ListenerReport]>) -> S
         && listeners.is_some()
         && all.iter().all(|listener| listener.socket.queue().is_some());
     match worst {
-        Some(risk) if risk.is_exhaustion() => Standing::Exhausted,
-        Some(_) => Standing::AtRisk,
-        None if is_known => Standing::Fine,
-        None => Standing::Unknown,
+        Some(risk) if risk.is_exhaustion() => Verdict::Exhausted,
+        Some(_) => Verdict::AtRisk,
+        None if is_known => Verdict::Fine,
+        None => Verdict::Unknown,
     }
 }
 
 /// Says how a process stands, and why. The first diagnosis is the one to act on. With a verdict of
-/// [`Standing::Fine`], what is diagnosed is what would run out first under load.
+/// [`Verdict::Fine`], what is diagnosed is what would run out first under load.
 #[must_use]
-pub fn explain(facts: &ExplainFacts<'_>) -> (Standing, Vec<Diagnosis>) {
+pub fn explain(facts: &ExplainFacts<'_>) -> (Verdict, Vec<Diagnosis>) {
     let mut verdict = verdict(facts.fds, facts.listeners);
     let mut diagnoses = Vec::new();
-    let mut at_least = |least: Standing| verdict = verdict.min(least);
+    let mut at_least = |least: Verdict| verdict = verdict.min(least);
 
     let standing = standing(facts);
     if standing.is_some() {
-        at_least(Standing::AtRisk);
+        at_least(Verdict::AtRisk);
     }
     let stands = standing.is_some();
     diagnoses.extend(standing);
@@ -73,12 +73,12 @@ pub fn explain(facts: &ExplainFacts<'_>) -> (Standing, Vec<Diagnosis>) {
     let is_certain_leak =
         |found: &Diagnosis| found.cause == Cause::FdLeak && found.certainty == Certainty::Certain;
     if of_use.iter().any(is_certain_leak) && takes_much(facts.fds) {
-        at_least(Standing::AtRisk);
+        at_least(Verdict::AtRisk);
     }
     diagnoses.extend(in_order(of_limit(facts), of_use));
 
     if let Some(full) = file_max(facts) {
-        at_least(Standing::Exhausted);
+        at_least(Verdict::Exhausted);
         diagnoses.insert(0, full);
     }
     if !stands {

@@ -68,7 +68,7 @@ pub fn is_called(name: &str, comm: &Comm, unit: Option<&str>) -> bool {
 
 /// How a process or its listener stands. The worst comes first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Standing {
+pub enum Verdict {
     /// Something has run out: the next accept fails, or the next client is refused.
     Exhausted,
     /// It will run out soon, or when clients come.
@@ -79,7 +79,7 @@ pub enum Standing {
     Fine,
 }
 
-impl Standing {
+impl Verdict {
     /// Its stable name.
     #[must_use]
     pub const fn name(self) -> &'static str {
@@ -102,7 +102,7 @@ pub struct Explanation {
     /// Its descriptors.
     pub fds: Option<OwnerFds>,
     /// How it stands.
-    pub verdict: Standing,
+    pub verdict: Verdict,
     /// Why, and what to do.
     pub diagnoses: Vec<Diagnosis>,
     /// What its descriptors are.
@@ -183,8 +183,8 @@ mod tests {
 
     #[test]
     fn the_worst_comes_first() {
-        let mut all = [Standing::Fine, Standing::Unknown, Standing::Exhausted, Standing::AtRisk];
+        let mut all = [Verdict::Fine, Verdict::Unknown, Verdict::Exhausted, Verdict::AtRisk];
         all.sort_unstable();
-        assert_eq!(all.map(Standing::name), ["exhausted", "at_risk", "unknown", "fine"]);
+        assert_eq!(all.map(Verdict::name), ["exhausted", "at_risk", "unknown", "fine"]);
     }
 }

@@ -27,13 +27,13 @@ pub use census::{
 };
 pub use diagnosis::{Cause, Certainty, Diagnosis, Evidence, Remedy, Value, When};
 pub use doctor::{
-    BlindSpot, Check, DoctorReport, Fact, FactState, FormExamined, FormOutcome, ProbeExamined,
-    ProgramCost, SelfTest, Verdict,
+    BlindSpot, Check, DoctorReport, DoctorVerdict, Fact, FactState, FormExamined, FormOutcome,
+    ProbeExamined, ProgramCost, SelfTest,
 };
 pub use episode::{Outcome, Phase};
 pub use event::{Caller, Event, FailureEvent, KeyId, ListenEvent};
 pub use explain::{
-    Bystander, ExplainReport, Explanation, ListenerQuery, Standing, Subject, is_called,
+    Bystander, ExplainReport, Explanation, ListenerQuery, Subject, Verdict, is_called,
 };
 pub use filter::Filter;
 pub use limits::{Ceiling, FdLimits, FdUsage, FileHandles, Limit, Met, SystemLimits};

@@ -35,7 +35,7 @@ impl Case {
         }
     }
 
-    fn explain(&self) -> (Standing, Vec<Cause>) {
+    fn explain(&self) -> (Verdict, Vec<Cause>) {
         let acceptors: Vec<Acceptor> = self.acceptor.iter().cloned().collect();
         let (verdict, found) = explain(&ExplainFacts {
             process: self.process.as_ref(),
@@ -97,28 +97,28 @@ fn leaky(open: u64, close_wait: u64, is_read: bool) -> Census {
 
 #[test]
 fn a_low_limit_of_a_calm_server_is_a_note() {
-    assert_eq!(Case::new(20, 0).explain(), (Standing::Fine, vec![Cause::SoftLimitLow]));
+    assert_eq!(Case::new(20, 0).explain(), (Verdict::Fine, vec![Cause::SoftLimitLow]));
     let mut roomy = Case::new(20, 0);
     roomy.provenance.chain[0] = process(7, "web", 100_000, 524_288);
-    assert_eq!(roomy.explain(), (Standing::Fine, vec![]));
+    assert_eq!(roomy.explain(), (Verdict::Fine, vec![]));
     // It serves nobody: its limit is its own business.
     let mut client = Case::new(20, 0);
     client.listeners = Some(Vec::new());
-    assert_eq!(client.explain(), (Standing::Fine, vec![]));
+    assert_eq!(client.explain(), (Verdict::Fine, vec![]));
 }
 
 #[test]
 fn what_runs_out_comes_first_and_its_consequence_last() {
     let causes = vec![Cause::SoftLimitLow];
-    assert_eq!(Case::new(820, 0).explain(), (Standing::AtRisk, causes.clone()));
-    assert_eq!(Case::new(1024, 0).explain(), (Standing::Exhausted, causes));
+    assert_eq!(Case::new(820, 0).explain(), (Verdict::AtRisk, causes.clone()));
+    assert_eq!(Case::new(1024, 0).explain(), (Verdict::Exhausted, causes));
     let causes = vec![Cause::SoftLimitLow, Cause::AcceptFails];
-    assert_eq!(Case::new(1024, 129).explain(), (Standing::Exhausted, causes));
+    assert_eq!(Case::new(1024, 129).explain(), (Verdict::Exhausted, causes));
     // A high limit can run out as well.
     let mut high = Case::new(0, 0);
     high.fds = Some(fds(7, 100_000, 100_000, 100_000));
     high.provenance.chain[0] = process(7, "web", 100_000, 100_000);
-    assert_eq!(high.explain(), (Standing::Exhausted, vec![Cause::HardLimitLow]));
+    assert_eq!(high.explain(), (Verdict::Exhausted, vec![Cause::HardLimitLow]));
 }
 
 #[test]
@@ -127,30 +127,30 @@ fn a_queue_that_is_full_all_the_time() {
     let sample = |second| QueueSample { at: BootTime(Duration::from_secs(second)), length: 129 };
     case.samples = (0..6).map(sample).collect();
     let causes = vec![Cause::SoftLimitLow, Cause::SlowAcceptor];
-    assert_eq!(case.explain(), (Standing::Exhausted, causes));
+    assert_eq!(case.explain(), (Verdict::Exhausted, causes));
     let filling = Case::new(20, 65);
     let causes = vec![Cause::SoftLimitLow, Cause::BacklogTooSmall];
-    assert_eq!(filling.explain(), (Standing::AtRisk, causes));
+    assert_eq!(filling.explain(), (Verdict::AtRisk, causes));
 }
 
 #[test]
 fn a_leak_that_is_certain_and_large_is_a_risk_before_it_runs_out() {
     let mut case = Case::new(200, 0);
     case.census = Some(leaky(200, 180, true));
-    assert_eq!(case.explain(), (Standing::AtRisk, vec![Cause::FdLeak, Cause::SoftLimitLow]));
+    assert_eq!(case.explain(), (Verdict::AtRisk, vec![Cause::FdLeak, Cause::SoftLimitLow]));
     // It may close them in a moment.
     case.census = Some(leaky(200, 180, false));
-    assert_eq!(case.explain(), (Standing::Fine, vec![Cause::SoftLimitLow, Cause::FdLeak]));
+    assert_eq!(case.explain(), (Verdict::Fine, vec![Cause::SoftLimitLow, Cause::FdLeak]));
     // A handful is nothing to speak of.
     case.fds = Some(fds(7, 20, 1024, 4096));
     case.census = Some(leaky(20, 18, true));
-    assert_eq!(case.explain(), (Standing::Fine, vec![Cause::SoftLimitLow]));
+    assert_eq!(case.explain(), (Verdict::Fine, vec![Cause::SoftLimitLow]));
     // Of a limit of a million, it takes its time.
     let mut large = Case::new(0, 0);
     large.fds = Some(fds(7, 200, 1_000_000, 1_000_000));
     large.provenance.chain[0] = process(7, "web", 1_000_000, 1_000_000);
     large.census = Some(leaky(200, 180, true));
-    assert_eq!(large.explain(), (Standing::Fine, vec![Cause::FdLeak]));
+    assert_eq!(large.explain(), (Verdict::Fine, vec![Cause::FdLeak]));
 }
 
 #[test]
@@ -160,10 +160,10 @@ fn what_fills_the_table_is_told_when_it_fills() {
     census.kinds = vec![(FdKind::DeletedFile, 890), (FdKind::Device, 10)];
     case.census = Some(census);
     let causes = vec![Cause::SoftLimitLow, Cause::FdLeak];
-    assert_eq!(case.explain(), (Standing::AtRisk, causes));
+    assert_eq!(case.explain(), (Verdict::AtRisk, causes));
     // Nobody can say why there are so many files, but their number is told.
     case.census = Some(leaky(900, 0, false));
-    assert_eq!(case.explain(), (Standing::AtRisk, vec![Cause::SoftLimitLow]));
+    assert_eq!(case.explain(), (Verdict::AtRisk, vec![Cause::SoftLimitLow]));
 }
 
 #[test]
@@ -171,28 +171,28 @@ fn nobody_accepts_who_is_stopped() {
     let mut case = Case::new(20, 129);
     case.acceptor = Some(acceptor(ThreadState::Stopped));
     let causes = vec![Cause::SlowAcceptor, Cause::SoftLimitLow];
-    assert_eq!(case.explain(), (Standing::Exhausted, causes.clone()));
+    assert_eq!(case.explain(), (Verdict::Exhausted, causes.clone()));
     case.listeners = Some(vec![listener(80, &[server(7, "web")], 0, 128)]);
-    assert_eq!(case.explain(), (Standing::AtRisk, causes));
+    assert_eq!(case.explain(), (Verdict::AtRisk, causes));
     // Who does not listen may stand still.
     case.listeners = Some(Vec::new());
-    assert_eq!(case.explain(), (Standing::Fine, vec![]));
+    assert_eq!(case.explain(), (Verdict::Fine, vec![]));
 }
 
 #[test]
 fn what_could_not_be_read_is_not_fine() {
     let mut case = Case::new(20, 0);
     case.fds = None;
-    assert_eq!(case.explain().0, Standing::Unknown);
+    assert_eq!(case.explain().0, Verdict::Unknown);
     case.listeners = Some(vec![listener(80, &[], 129, 128)]);
-    assert_eq!(case.explain().0, Standing::Exhausted, "what is known is said all the same");
+    assert_eq!(case.explain().0, Verdict::Exhausted, "what is known is said all the same");
     let mut case = Case::new(20, 0);
     case.listeners = None;
-    assert_eq!(case.explain(), (Standing::Unknown, vec![Cause::SoftLimitLow]));
+    assert_eq!(case.explain(), (Verdict::Unknown, vec![Cause::SoftLimitLow]));
     let mut listener = listener(80, &[], 7, 128);
     listener.socket.limit = None;
     case.listeners = Some(vec![listener]);
-    assert_eq!(case.explain().0, Standing::Unknown);
+    assert_eq!(case.explain().0, Verdict::Unknown);
 }
 
 #[test]
@@ -200,12 +200,12 @@ fn the_host_is_out_of_file_handles() {
     let mut case = Case::new(20, 0);
     case.provenance.system.file_handles = Some(100_000);
     let causes = vec![Cause::FileMax, Cause::SoftLimitLow];
-    assert_eq!(case.explain(), (Standing::Exhausted, causes));
+    assert_eq!(case.explain(), (Verdict::Exhausted, causes));
     // Not for root.
     let own: &mut Ancestor = &mut case.provenance.chain[0];
     own.above_file_max = Some(true);
-    assert_eq!(case.explain().0, Standing::Fine);
+    assert_eq!(case.explain().0, Verdict::Fine);
     case.provenance.chain[0].above_file_max = Some(false);
     case.provenance.system.file_max = Sysctl::default();
-    assert_eq!(case.explain().0, Standing::Fine, "unknown is not full");
+    assert_eq!(case.explain().0, Verdict::Fine, "unknown is not full");
 }

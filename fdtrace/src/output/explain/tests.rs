@@ -11,7 +11,7 @@ use super::*;
 use crate::{
     model::{
         Behaviour, Cause, ChainEnd, Comm, ExplainReport, Explanation, ListenerQuery, OpenFds, Pid,
-        Standing, Tid, UnixName,
+        Tid, UnixName, Verdict,
     },
     output::{
         Colour,
@@ -152,7 +152,7 @@ fn schema() -> jsonschema::Validator {
 
 fn every_shape() -> Vec<Value> {
     let mut all = vec![leaker(), hidden(), calm(), ownerless()];
-    all.push(Explanation { verdict: Standing::AtRisk, ..leaker() });
+    all.push(Explanation { verdict: Verdict::AtRisk, ..leaker() });
     let pid = Pid(1);
     let comm = Comm::default();
     let (tid, longest) = (Tid(1), Duration::ZERO);

@@ -7,7 +7,7 @@ use super::facts;
 use crate::{
     model::{
         Bystander, Cause, ExplainReport, Explanation, ListenerAddress, ListenerQuery,
-        ListenerReport, Standing, UnixName,
+        ListenerReport, UnixName, Verdict,
     },
     output::terminal::{
         Colour,
@@ -54,11 +54,11 @@ pub fn listener_query(query: &ListenerQuery) -> String {
 fn explanation(explanation: &Explanation, colour: Colour) -> String {
     let mut text = first_line(explanation, colour);
     let note = match explanation.verdict {
-        Standing::Exhausted | Standing::AtRisk => None,
-        Standing::Unknown => {
+        Verdict::Exhausted | Verdict::AtRisk => None,
+        Verdict::Unknown => {
             Some("whether anything is short is not known; this would be, under load:")
         }
-        Standing::Fine => Some("nothing is short now; this would be, under load:"),
+        Verdict::Fine => Some("nothing is short now; this would be, under load:"),
     };
     if let Some(note) = note.filter(|_| !explanation.diagnoses.is_empty()) {
         push(&mut text, INDENT, "note", note, None);
@@ -78,10 +78,10 @@ fn explanation(explanation: &Explanation, colour: Colour) -> String {
 /// `EXHAUSTED  nginx[812] *:80 +1  fds 1024/1024 soft (hard 4096)  queue 129/128 full`
 fn first_line(explanation: &Explanation, colour: Colour) -> String {
     let (word, tone) = match explanation.verdict {
-        Standing::Exhausted => ("EXHAUSTED", Tone::Bad),
-        Standing::AtRisk => ("AT RISK", Tone::Warning),
-        Standing::Unknown => ("UNKNOWN", Tone::Neutral),
-        Standing::Fine => ("fine", Tone::Good),
+        Verdict::Exhausted => ("EXHAUSTED", Tone::Bad),
+        Verdict::AtRisk => ("AT RISK", Tone::Warning),
+        Verdict::Unknown => ("UNKNOWN", Tone::Neutral),
+        Verdict::Fine => ("fine", Tone::Good),
     };
     let process = explanation.process.as_slice();
     let mut subject = who(process);

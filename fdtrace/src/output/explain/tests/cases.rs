@@ -7,8 +7,8 @@ use crate::{
         Ancestor, Backlog, Behaviour, BootTime, Bystander, Cause, Census, Certainty, ChainEnd,
         Comm, Diagnosis, DistinctPeers, Evidence, ExplainReport, Explanation, FdKind, FdLimits,
         FdUsage, Limit, ListenerReport, ListeningSocket, OpenFds, OwnerFds, PathShare, Peer,
-        PeerShare, Pid, Process, ProcessId, Provenance, Remedy, Role, Runtime, Silence, Standing,
-        Sysctls, Target, TcpState, Tid, UnixName, When,
+        PeerShare, Pid, Process, ProcessId, Provenance, Remedy, Role, Runtime, Silence, Sysctls,
+        Target, TcpState, Tid, UnixName, Verdict, When,
     },
     output::fixtures::{at, clock, every, inet, process, unix},
 };
@@ -138,7 +138,7 @@ pub(super) fn leaker() -> Explanation {
             on(&inet(Ipv4Addr::LOCALHOST.into(), 9089, None), 0, 128),
         ],
         fds: Some(fds(1024)),
-        verdict: Standing::Exhausted,
+        verdict: Verdict::Exhausted,
         diagnoses: vec![
             diagnosis(
                 Cause::FdLeak,
@@ -197,7 +197,7 @@ pub(super) fn hidden() -> Explanation {
     Explanation {
         listeners: Vec::new(),
         fds: Some(OwnerFds { usage: limits, ..fds(0) }),
-        verdict: Standing::Unknown,
+        verdict: Verdict::Unknown,
         diagnoses: Vec::new(),
         census: None,
         provenance: Some(provenance(
@@ -215,7 +215,7 @@ pub(super) fn calm() -> Explanation {
     Explanation {
         listeners: vec![on(&every(9088), 0, 128)],
         fds: Some(fds(20)),
-        verdict: Standing::Fine,
+        verdict: Verdict::Fine,
         diagnoses: leaker().diagnoses.split_off(1),
         census: None,
         provenance: None,
@@ -233,7 +233,7 @@ pub(super) fn ownerless() -> Explanation {
         process: None,
         listeners: vec![listener],
         fds: None,
-        verdict: Standing::Unknown,
+        verdict: Verdict::Unknown,
         unknown: vec!["which process has it open: none that may be looked into".to_owned()],
         diagnoses: Vec::new(),
         ..calm()

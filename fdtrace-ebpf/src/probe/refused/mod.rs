@@ -79,7 +79,7 @@ fn count<A: Access, C: EbpfContext>(
         kind: FdKind::Socket,
         has_limit: false,
         limit: 0,
-        requested_backlog: 0,
+        number: 0,
     };
     if let Some(slot) = count::failure(ctx, &key, &about) {
         remember(slot, client);

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use crate::{
     kernel::{FormChoice, FormRequest, probe_names},
-    model::{Comm, Errno, Pid},
+    model::{Comm, Errno, Pid, Thresholds},
 };
 
 /// Shorter ones would report faster than the kernel side tells (`DEFAULT_RECORD_INTERVAL_NS`).
@@ -54,6 +54,17 @@ pub(super) fn errno(text: &str) -> Result<Errno, String> {
         let names: Vec<&str> = Errno::names().collect();
         format!("give a number from 1 to 4095 or one of {}", names.join(", "))
     })
+}
+
+/// `80,95` or `off`
+pub(super) fn warn_at(text: &str) -> Result<Thresholds, String> {
+    if text == "off" {
+        return Ok(Thresholds::default());
+    }
+    let percents: Option<Vec<u8>> = text.split(',').map(|one| one.trim().parse().ok()).collect();
+    percents
+        .and_then(Thresholds::new)
+        .ok_or_else(|| "give percents from 1 to 99, as in 80,95; or off".to_owned())
 }
 
 /// `FORM` or `PROBE=FORM`

@@ -1,17 +1,18 @@
-//! A failed call, a refused segment, or a listen(2).
+//! A failed call, a refused segment, a listen(2), or an accept close to a limit.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use bytes::Buf as _;
 use fdtrace_common::{
-    self as wire, FailureRecord, FdCall, RECORD_FAILURE, RECORD_LISTEN, Refusal, valid,
+    self as wire, FailureRecord, FdCall, RECORD_FAILURE, RECORD_GAUGE, RECORD_LISTEN, Refusal,
+    valid,
 };
 
 use super::DecodeError;
 use crate::model::{
     AcceptQueue, BootTime, Caller, Comm, Door, Errno, Event, Failure, FailureEvent, FdLimits,
-    KeyId, Limit, ListenEvent, Listener, ListenerAddress, Met, Pid, ProcessId, Target, Tid,
-    UnixName,
+    GaugeEvent, KeyId, Limit, ListenEvent, Listener, ListenerAddress, Met, Pid, ProcessId, Target,
+    Tid, UnixName,
 };
 
 const AF_UNIX: u16 = 1;
@@ -42,15 +43,22 @@ pub fn record(mut bytes: &[u8]) -> Result<Event, DecodeError> {
     let mut comm = [0; wire::COMM_LEN];
     bytes.copy_to_slice(&mut comm);
     let facts = Facts::read(&mut bytes, known);
-    let requested = bytes.get_u32_ne();
+    let number = bytes.get_u32_ne();
 
     let process = ProcessId { pid, started };
     let caller = Caller { process, tid, comm: Comm::from_bytes(&comm), cgroup };
+    let limits = (known & valid::LIMITS != 0).then_some(FdLimits { soft, hard });
     match kind {
         RECORD_FAILURE => {}
         RECORD_LISTEN => {
             let (listener, queue) = (facts.listener(), facts.queue());
+            let requested = number;
             return Ok(Event::Listen(ListenEvent { inode, caller, listener, queue, requested }));
+        }
+        RECORD_GAUGE => {
+            let target = target(fd_kind, &facts)?;
+            let gauge = GaugeEvent { caller, inode, target, limits, fd: number };
+            return Ok(Event::Gauge(gauge));
         }
         other => return Err(DecodeError::Value { field: "kind", value: other.into() }),
     }
@@ -64,7 +72,7 @@ pub fn record(mut bytes: &[u8]) -> Result<Event, DecodeError> {
         met: met(reason).or((known & valid::LIMIT != 0).then_some(Met::Descriptors(limit))),
         queue: facts.queue(),
         target: target(fd_kind, &facts)?,
-        limits: (known & valid::LIMITS != 0).then_some(FdLimits { soft, hard }),
+        limits,
     }))
 }
 
@@ -208,7 +216,7 @@ mod tests {
     fn failure(bytes: &[u8]) -> Result<FailureEvent, DecodeError> {
         match record(bytes)? {
             Event::Failure(event) => Ok(event),
-            Event::Listen(event) => panic!("{event:?}"),
+            other => panic!("{other:?}"),
         }
     }
 
@@ -350,12 +358,24 @@ mod tests {
     fn a_listen_says_who_asked_for_how_much() {
         let mut bytes =
             with(std::mem::offset_of!(FailureRecord, kind), &RECORD_LISTEN.to_ne_bytes());
-        let requested = std::mem::offset_of!(FailureRecord, requested_backlog);
+        let requested = std::mem::offset_of!(FailureRecord, number);
         bytes[requested..requested + 4].copy_from_slice(&511_u32.to_ne_bytes());
         let Event::Listen(event) = record(&bytes).unwrap() else { panic!() };
         assert_eq!((event.inode, event.requested), (4242, 511));
         assert_eq!(event.queue, Some(AcceptQueue { length: 61, limit: 128 }));
         assert_eq!(event.caller.process.pid, Pid(99));
+    }
+
+    #[test]
+    fn an_accept_says_how_many_descriptors_are_in_use() {
+        let mut bytes =
+            with(std::mem::offset_of!(FailureRecord, kind), &RECORD_GAUGE.to_ne_bytes());
+        let number = std::mem::offset_of!(FailureRecord, number);
+        bytes[number..number + 4].copy_from_slice(&832_u32.to_ne_bytes());
+        let Event::Gauge(event) = record(&bytes).unwrap() else { panic!() };
+        assert_eq!((event.inode, event.fd, event.caller.process.pid), (4242, 832, Pid(99)));
+        assert_eq!(event.limits, Some(FdLimits { soft: Limit::Of(1024), hard: Limit::Unlimited }));
+        assert_eq!(event.target.listener().unwrap().address.port(), Some(80));
     }
 
     #[test]

@@ -14,6 +14,7 @@ mod provenance;
 mod report;
 mod socket;
 mod time;
+mod warning;
 
 pub use acceptor::{Acceptor, Behaviour, Syscall, Thread, ThreadState};
 pub use call::{Door, Errno, Failure};
@@ -23,7 +24,7 @@ pub use census::{
 };
 pub use diagnosis::{Cause, Certainty, Diagnosis, Evidence, Remedy, Value, When};
 pub use episode::{Outcome, Phase};
-pub use event::{Caller, Event, FailureEvent, KeyId, ListenEvent};
+pub use event::{Caller, Event, FailureEvent, GaugeEvent, KeyId, ListenEvent};
 pub use filter::Filter;
 pub use limits::{Ceiling, FdLimits, FdUsage, FileHandles, Limit, Met, SystemLimits};
 pub use listener::{AcceptQueue, Backlog, Listener, ListenerAddress, Target, UnixName};
@@ -41,3 +42,4 @@ pub use socket::{
     Unseen,
 };
 pub use time::{BootTime, WallClock};
+pub use warning::{Filling, Gauge, Resource, Thresholds, Warning, WarningReport};

@@ -14,6 +14,7 @@ use super::{
     investigate::{Found, Investigations},
     polled::Poller,
     reconcile::reconcile,
+    watch::Watch,
 };
 use crate::{
     aggregate::{Aggregator, Settings},
@@ -38,6 +39,7 @@ pub(super) struct Trace {
     pub(super) host: Live,
     aggregator: Aggregator,
     pub(super) investigations: Investigations,
+    watch: Watch,
     started: BootTime,
     /// Sockets that refused clients: their owners are looked for, and may change. True once a scan
     /// has looked: what listen(2) showed is one owner, and there may be others.
@@ -53,7 +55,7 @@ pub(super) struct Trace {
 impl Trace {
     /// Attaches.
     pub(super) fn new(config: Config) -> anyhow::Result<Self> {
-        let Config { filter, interval, kernel, .. } = config;
+        let Config { filter, interval, kernel, thresholds, .. } = config;
         // Finding the namespaces takes milliseconds: before. Reading their counters takes
         // microseconds, in which the kernel and fdtrace do not yet count the same.
         let mut namespaces = Namespaces::new(PathBuf::from(PROC));
@@ -65,6 +67,7 @@ impl Trace {
             poller,
             host: Live::new(kernel, namespaces),
             investigations: Investigations::new(),
+            watch: Watch::new(thresholds, filter.clone()),
             aggregator: Aggregator::new(Settings { filter, interval }),
             started: boot_time(),
             refusing: BTreeMap::new(),
@@ -104,6 +107,12 @@ impl Trace {
             Ok(Event::Listen(event)) => {
                 self.host.note_listen(&event);
                 Ok(())
+            }
+            Ok(Event::Gauge(event)) => {
+                match self.watch.take(boot_time(), event, &mut self.host, &self.aggregator) {
+                    Some(report) => self.write(sink, &report),
+                    None => Ok(()),
+                }
             }
             Err(error) => {
                 log::warn!("a record of the eBPF side cannot be decoded: {error}");
@@ -213,6 +222,9 @@ impl Trace {
         // Also while there is nothing to count: an open file of a namespace keeps it from ending.
         self.host.namespaces.borrow_mut().refresh();
         self.poll(sink)?;
+        for report in self.watch.tick(boot_time(), &mut self.host, &self.aggregator) {
+            self.write(sink, &report)?;
+        }
         if self.aggregator.is_idle() {
             return Ok(());
         }
@@ -369,7 +381,9 @@ impl Trace {
 
     fn write(&mut self, sink: &mut dyn Sink, report: &Report) -> Result<(), Stop> {
         if let Report::Episode(episode) = report {
-            self.investigations.consider(episode);
+            let lead = episode.owners.first().map(|owner| owner.id);
+            let before = || lead.map(|lead| self.watch.samples(lead)).unwrap_or_default();
+            self.investigations.consider(episode, before);
         }
         let now = read_clocks();
         let expected = self.clock.date(now.boot);

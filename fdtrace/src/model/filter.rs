@@ -84,7 +84,7 @@ mod tests {
         let pids = Filter { pids: vec![Pid(7)], ..Filter::default() };
         assert!(!pids.wants(&[], &Target::None, Failure::SynQueueFull));
         let errnos = Filter { errnos: vec![Errno::EMFILE], ..Filter::default() };
-        assert!(!errnos.wants(&[owner.clone()], &Target::None, Failure::SynQueueFull));
+        assert!(!errnos.wants(std::slice::from_ref(&owner), &Target::None, Failure::SynQueueFull));
         // A warning has none either.
         let warns =
             |filter: &Filter| filter.wants_warning(std::slice::from_ref(&owner), &Target::None);

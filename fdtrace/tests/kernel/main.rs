@@ -17,6 +17,7 @@ mod host;
 mod odd_hosts;
 mod queue_workload;
 mod queues;
+mod warnings;
 mod workload;
 
 use std::process::ExitCode;
@@ -32,6 +33,7 @@ fn main() -> ExitCode {
             "container" => odd_hosts::run(),
             spec if spec.starts_with('{') => queue_workload::run(spec),
             spec if spec.starts_with("doors=") => doors::run(spec),
+            spec if spec.starts_with("holds=") => warnings::run(spec),
             spec => workload::run(spec),
         }
         return ExitCode::SUCCESS;
@@ -46,6 +48,7 @@ fn main() -> ExitCode {
         attribution::TESTS,
         errnos::TESTS,
         episodes::TESTS,
+        warnings::TESTS,
     ];
     let trials = tests
         .iter()

@@ -27,12 +27,11 @@ pub(super) fn line(report: &WarningReport, times: &Times<'_>, colour: Colour) ->
         ),
         level(report.resource, gauge),
     ];
-    match outcome {
-        None => parts.extend(filling.and_then(speed)),
-        Some(_) => {
-            let lasted = duration(report.at.since(since));
-            parts.push(format!("after {lasted}: at most {most}"));
-        }
+    if outcome.is_none() {
+        parts.extend(filling.and_then(speed));
+    } else {
+        let lasted = duration(report.at.since(since));
+        parts.push(format!("after {lasted}: at most {most}"));
     }
     parts.join(GAP) + "\n"
 }

@@ -5,7 +5,7 @@ use core::ffi::c_void;
 use aya_ebpf::helpers::{
     bpf_get_current_pid_tgid, bpf_get_current_task, bpf_get_current_task_btf, bpf_task_pt_regs,
 };
-use fdtrace_common::{ABSENT, CALL_NUMBERS, COMM_LEN, Door, Doors};
+use fdtrace_common::{ABSENT, CALL_NUMBERS, COMM_LEN, Door, Doors, FdCall};
 
 use crate::{
     fields::{Access, OfTask, host, offset, read},
@@ -18,6 +18,10 @@ const RLIMIT_NOFILE: u32 = 7;
 const RLIMIT_SIZE: u32 = 16;
 /// `PF_IO_WORKER`, include/linux/sched.h, since 5.12.
 const PF_IO_WORKER: u32 = 0x10;
+/// The number of socketcall(2), arch/x86/entry/syscalls/syscall_32.tbl.
+const SOCKETCALL: usize = 102;
+const RECVMSG: u8 = FdCall::door("recvmsg");
+const RECVMMSG: u8 = FdCall::door("recvmmsg");
 /// `TS_COMPAT`, arch/x86/include/asm/thread_info.h.
 const TS_COMPAT: u32 = 2;
 
@@ -133,7 +137,7 @@ impl Task {
 
     /// Whether the system call is one of a 32-bit program. (Only x86-64 is asked.)
     #[inline(always)]
-    pub(crate) fn is_compat(self) -> bool {
+    fn is_compat(self) -> bool {
         let status = offset!(task_thread_status);
         status != ABSENT && Self::get::<u32>(self.task, status) & TS_COMPAT != 0
     }
@@ -150,10 +154,14 @@ impl Task {
         } else {
             self.register(offset!(regs_x86_orig_ax))
         };
-        let doors = if self.is_compat() { &raw const COMPAT_DOORS } else { &raw const DOORS };
+        let is_compat = self.is_compat();
+        let doors = if is_compat { &raw const COMPAT_DOORS } else { &raw const DOORS };
         let doors = doors.cast::<Doors>().cast::<u8>();
         #[expect(clippy::cast_possible_truncation, reason = "an int, checked next")]
         let number = number as u32 as usize;
+        if is_compat && number == SOCKETCALL {
+            return self.socketcall_door();
+        }
         if number >= CALL_NUMBERS {
             return Door::Other as u8;
         }
@@ -161,6 +169,22 @@ impl Task {
         match unsafe { core::ptr::read_volatile(doors.add(number & (CALL_NUMBERS - 1))) } {
             0 => Door::Other as u8,
             door => door,
+        }
+    }
+
+    /// The door of socketcall(2): its first argument says which call it is (`SYS_*`,
+    /// include/uapi/linux/net.h).
+    #[inline(always)]
+    fn socketcall_door(self) -> u8 {
+        #[expect(clippy::cast_possible_truncation, reason = "an int")]
+        match self.register(offset!(regs_x86_bx)) as u32 {
+            1 => Door::Socket as u8,
+            5 => Door::Accept as u8,
+            8 => Door::Socketpair as u8,
+            17 => RECVMSG,
+            18 => Door::Accept4 as u8,
+            19 => RECVMMSG,
+            _ => Door::Other as u8,
         }
     }
 
@@ -183,12 +207,6 @@ impl Task {
             (ABSENT, arm64) => self.register(arm64 + 8),
             (x86, _) => self.register(x86),
         }
-    }
-
-    /// First argument of a 32-bit system call.
-    #[inline(always)]
-    pub(crate) fn first_compat_argument(self) -> u64 {
-        self.register(offset!(regs_x86_bx))
     }
 
     /// A register that was saved at entry.

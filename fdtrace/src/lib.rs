@@ -23,3 +23,5 @@ pub mod output;
 pub mod pipeline;
 
 pub mod listeners;
+
+pub mod doctor;

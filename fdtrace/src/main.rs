@@ -8,12 +8,17 @@ use std::{
 
 use anyhow::Context as _;
 use fdtrace::{
-    cli::{self, ColourChoice, ExitCode, ListenersSettings, Settings, TraceSettings},
+    cli::{
+        self, ColourChoice, DoctorSettings, ExitCode, ListenersSettings, Settings, TraceSettings,
+    },
+    doctor,
     kernel::{HostError, Options},
     listeners,
+    model::Verdict,
     output::{Colour, Json, Sink, Terminal},
     pipeline::{self, Config, End},
 };
+use tokio::runtime::Runtime;
 
 fn main() -> process::ExitCode {
     let settings = match cli::parse_from(std::env::args_os()) {
@@ -28,6 +33,8 @@ fn main() -> process::ExitCode {
     let result = match settings {
         Settings::Trace(settings) => trace(settings),
         Settings::Listeners(settings) => list(&settings),
+        Settings::Doctor(settings) => examine(&settings),
+        Settings::SelfTest => doctor::misbehave().map(|()| ExitCode::Clean),
     };
     let code = result.unwrap_or_else(|error| {
         let _ = writeln!(io::stderr(), "fdtrace: {error:#}");
@@ -62,10 +69,7 @@ fn trace(settings: TraceSettings) -> anyhow::Result<ExitCode> {
         duration: settings.duration,
         output: io::stdout().as_fd().try_clone_to_owned().ok(),
     };
-    // One thread: records are rare, and a second thread would wake up for nothing.
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    let runtime = runtime.context("start the event loop")?;
-    Ok(match runtime.block_on(pipeline::trace(config, sink.as_mut()))? {
+    Ok(match runtime()?.block_on(pipeline::trace(config, sink.as_mut()))? {
         End::Done { exhaustion: true } if settings.fail_on_exhaustion => ExitCode::Exhaustion,
         End::Done { .. } | End::OutputClosed => ExitCode::Clean,
     })
@@ -78,6 +82,25 @@ fn list(settings: &ListenersSettings) -> anyhow::Result<ExitCode> {
     Ok(if fail { ExitCode::Exhaustion } else { ExitCode::Clean })
 }
 
+fn examine(settings: &DoctorSettings) -> anyhow::Result<ExitCode> {
+    // What the loader warns of is in the report.
+    init_log_from(log::LevelFilter::Error, settings.verbose);
+    let runtime = runtime()?;
+    let _inside = runtime.enter();
+    Ok(match doctor::examine(settings, colour(settings.colour), &mut io::stdout())? {
+        Verdict::Works => ExitCode::Clean,
+        Verdict::Blind(_) | Verdict::Unsupported(_) => ExitCode::Unsupported,
+        Verdict::NotPermitted(_) => ExitCode::NotPermitted,
+        Verdict::Failed(_) => ExitCode::Runtime,
+    })
+}
+
+/// One thread: records are rare, and a second thread would wake up for nothing.
+fn runtime() -> anyhow::Result<Runtime> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    runtime.context("start the event loop")
+}
+
 fn colour(choice: ColourChoice) -> Colour {
     let no_color = std::env::var_os("NO_COLOR");
     let coloured = choice.is_on(io::stdout().is_terminal(), no_color.as_deref());
@@ -86,12 +109,16 @@ fn colour(choice: ColourChoice) -> Colour {
 
 /// Logs are for stderr; findings are for stdout and never pass through here.
 fn init_log(verbose: u8) {
+    init_log_from(log::LevelFilter::Warn, verbose);
+}
+
+fn init_log_from(quiet: log::LevelFilter, verbose: u8) {
     let level = match verbose {
-        0 => log::LevelFilter::Warn,
+        0 => quiet,
         1 => log::LevelFilter::Debug,
         _ => log::LevelFilter::Trace,
     };
-    let libraries = if verbose > 1 { level } else { log::LevelFilter::Warn };
+    let libraries = if verbose > 1 { level } else { level.min(log::LevelFilter::Warn) };
     env_logger::Builder::new()
         .filter_level(level)
         // Of how each program is put together only who asks for everything wants to read.

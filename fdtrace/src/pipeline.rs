@@ -3,6 +3,7 @@
 //! One task, one thread: a record is handled to the end before the next one is looked at. Besides
 //! records, only a tick a second wakes it up.
 
+mod clock;
 mod host;
 mod investigate;
 mod polled;

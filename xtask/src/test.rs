@@ -39,7 +39,10 @@ pub(crate) struct Args {
 }
 
 /// How long the kernel tests may take on an emulated machine.
-const VM_TIMEOUT: Duration = Duration::from_secs(600);
+const VM_TIMEOUT: Duration = Duration::from_secs(1500);
+/// The same tests must give the same totals whichever way the programs are attached. What is
+/// automatic is fexit on these kernels.
+const FORMS: [&str; 3] = ["auto", "kprobe", "tracepoint"];
 /// A host on which nothing can be traced: fdtrace must say so, with this exit code.
 const LOCKED_DOWN: &str = "lsm=lockdown lockdown=confidentiality";
 const EXPECT_UNSUPPORTED: &str = "fdtrace --duration 1s; test $? -eq 3";
@@ -87,17 +90,19 @@ fn all(args: &Args, total: &mut Counts) -> Result<()> {
     if everything || args.vm {
         targets.require("kernel")?;
         for series in Series::held_to() {
-            *total += boot(series, Arch::X86_64, "", Task::Tests(&[]))?;
+            for form in FORMS {
+                *total += boot(series, Arch::X86_64, "", Task::Tests(&[]), form)?;
+            }
         }
         for series in Series::held_to() {
             let task = Task::Shell(EXPECT_UNSUPPORTED);
-            *total += boot(series, Arch::X86_64, LOCKED_DOWN, task)?;
+            *total += boot(series, Arch::X86_64, LOCKED_DOWN, task, "auto")?;
         }
     }
     if args.arm64 {
         targets.require("kernel")?;
         for series in Series::held_to() {
-            *total += boot(series, Arch::Arm64, "", Task::Tests(&[]))?;
+            *total += boot(series, Arch::Arm64, "", Task::Tests(&[]), "auto")?;
         }
     }
     Ok(())
@@ -140,10 +145,18 @@ fn unit(targets: &Targets) -> Result<Counts> {
 }
 
 /// A boot's tests, or the boot itself as one test when its task is a line for the shell.
-fn boot(series: &'static Series, arch: Arch, append: &str, task: Task<'_>) -> Result<Counts> {
+fn boot(
+    series: &'static Series,
+    arch: Arch,
+    append: &str,
+    task: Task<'_>,
+    form: &str,
+) -> Result<Counts> {
     let is_one_test = matches!(task, Task::Shell(_));
+    println!("probes in the form: {form}");
+    let env = [format!("FDTRACE_TEST_FORM={form}").parse()?];
     let outcome =
-        Boot { series, arch, append, task, env: &[], add: &[], timeout: VM_TIMEOUT }.run()?;
+        Boot { series, arch, append, task, env: &env, add: &[], timeout: VM_TIMEOUT }.run()?;
     let mut counts = outcome.counts;
     if outcome.exit_code != 0 && counts.failed == 0 {
         // The line failed, or a test program fell over before it could tell of a failure.

@@ -6,7 +6,7 @@ mod build;
 mod console;
 mod cpio;
 pub(crate) mod cross;
-mod environment;
+pub(crate) mod environment;
 mod initramfs;
 pub(crate) mod kernel;
 mod machine;

@@ -103,15 +103,8 @@ impl Call {
 /// accept(2) or accept4(2): which of the two the current task is in. Both end in one function.
 #[inline(always)]
 pub(super) fn accept_door(task: Task) -> u8 {
-    /// `SYS_ACCEPT`, include/uapi/linux/net.h: the first argument of socketcall(2).
-    const SYS_ACCEPT: u32 = 5;
     match task.door() {
         door if door == Door::Accept as u8 => door,
-        door if door == Door::Other as u8 && task.is_compat() => {
-            #[expect(clippy::cast_possible_truncation, reason = "an int")]
-            let call = task.first_compat_argument() as u32;
-            if call == SYS_ACCEPT { Door::Accept as u8 } else { Door::Accept4 as u8 }
-        }
         _ => Door::Accept4 as u8,
     }
 }

@@ -3,6 +3,7 @@
 //! Everything that can be said about an argument without asking the host is said here, in words
 //! that tell what to type instead. Nothing here touches the host, prints, or ends the program.
 
+mod doctor;
 mod exit;
 mod listeners;
 mod settings;
@@ -10,6 +11,7 @@ mod settings;
 mod tests;
 mod value;
 
+pub use doctor::{DoctorSettings, SELF_TEST};
 pub use exit::ExitCode;
 pub use listeners::ListenersSettings;
 pub use settings::{ColourChoice, Settings, TraceSettings};
@@ -22,6 +24,7 @@ use crate::{
     kernel::FormRequest,
     model::{Comm, Errno, Pid, Thresholds},
 };
+use doctor::DoctorArgs;
 use listeners::ListenersArgs;
 
 const ABOUT: &str = "\
@@ -37,12 +40,13 @@ Examples:
   fdtrace --port 9088 --errno EMFILE,ENFILE  only one port, only when descriptors run out
   fdtrace --json --duration 10m >out.jsonl   ten minutes for a program to read
   fdtrace listeners                          who listens where, and who is close to its limits
+  fdtrace doctor                             does it work here; what a bug report needs
 
 Exit codes:
   0   stopped by Ctrl-C, SIGTERM, --duration, or a reader that closed the pipe
   1   something failed while running
   2   the command line is wrong
-  3   this kernel cannot be traced; the message says what is missing
+  3   this kernel cannot be traced; `fdtrace doctor` says more
   4   not permitted; run as root
   10  --fail-on-exhaustion was given, and descriptors or memory ran out";
 
@@ -73,6 +77,12 @@ enum Command {
     /// List every listener once: owner, accept queue, descriptors, and what is at risk
     #[command(after_help = listeners::AFTER_HELP)]
     Listeners(ListenersArgs),
+    /// Say whether fdtrace works on this host, and test it: what is missing, seen, and costs
+    #[command(after_help = doctor::AFTER_HELP)]
+    Doctor(DoctorArgs),
+    /// Fail on purpose: the child of the self-test
+    #[command(name = SELF_TEST, hide = true)]
+    SelfTest,
 }
 
 #[derive(Debug, Args)]
@@ -167,6 +177,8 @@ where
     let cli = Cli::try_parse_from(args)?;
     Ok(match cli.command {
         Some(Command::Listeners(listeners)) => Settings::Listeners(listeners.into()),
+        Some(Command::Doctor(doctor)) => Settings::Doctor(doctor.into()),
+        Some(Command::SelfTest) => Settings::SelfTest,
         Some(Command::Trace(trace)) => Settings::Trace(trace.into()),
         None => Settings::Trace(cli.trace.into()),
     })

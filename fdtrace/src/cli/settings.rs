@@ -4,7 +4,7 @@ use std::{ffi::OsStr, path::PathBuf, time::Duration};
 
 use clap::ValueEnum;
 
-use super::{ListenersSettings, TraceArgs};
+use super::{DoctorSettings, ListenersSettings, TraceArgs};
 use crate::{
     kernel::Request,
     model::{Filter, Thresholds},
@@ -17,6 +17,10 @@ pub enum Settings {
     Trace(TraceSettings),
     /// `fdtrace listeners`.
     Listeners(ListenersSettings),
+    /// `fdtrace doctor`.
+    Doctor(DoctorSettings),
+    /// The child of its self-test.
+    SelfTest,
 }
 
 /// Settings of `fdtrace trace`.

@@ -18,7 +18,7 @@ fn parse(args: &[&str]) -> Result<Settings, clap::Error> {
 fn settings(args: &[&str]) -> TraceSettings {
     match parse(args).unwrap_or_else(|error| panic!("{error}")) {
         Settings::Trace(settings) => settings,
-        Settings::Listeners(settings) => panic!("{settings:?}"),
+        other => panic!("{other:?}"),
     }
 }
 
@@ -27,7 +27,7 @@ fn listeners(args: &[&str]) -> ListenersSettings {
     let args = [&["listeners"], args].concat();
     match parse(&args).unwrap_or_else(|error| panic!("{error}")) {
         Settings::Listeners(settings) => settings,
-        Settings::Trace(settings) => panic!("{settings:?}"),
+        other => panic!("{other:?}"),
     }
 }
 
@@ -172,6 +172,37 @@ fn every_flag_of_listeners() {
 }
 
 #[test]
+fn every_flag_of_doctor() {
+    let doctor = |args: &[&str]| match parse(&[&["doctor"], args].concat()) {
+        Ok(Settings::Doctor(settings)) => settings,
+        other => panic!("{other:?}"),
+    };
+    let defaults = DoctorSettings {
+        request: Request::default(),
+        btf: PathBuf::from("/sys/kernel/btf/vmlinux"),
+        json: false,
+        colour: ColourChoice::Auto,
+        verbose: 0,
+    };
+    assert_eq!(doctor(&[]), defaults);
+    let form = FormRequest { probe: Some("ack".to_owned()), form: FormChoice::Kprobe };
+    let expected = DoctorSettings {
+        request: Request { forms: vec![form], fds: true },
+        btf: PathBuf::from("/tmp/btf"),
+        json: true,
+        colour: ColourChoice::Always,
+        verbose: 1,
+    };
+    let flags =
+        ["--fds", "--form=ack=kprobe", "--btf", "/tmp/btf", "--json", "--color=always", "-v"];
+    assert_eq!(doctor(&flags), expected);
+    refused(&["doctor", "--pid", "1"], "unexpected argument '--pid'");
+    // Nobody needs to know it, and nothing starts it by accident.
+    assert!(matches!(parse(&[SELF_TEST]), Ok(Settings::SelfTest)));
+    assert!(!Cli::command().render_long_help().to_string().contains(SELF_TEST));
+}
+
+#[test]
 fn durations() {
     let cases = [
         ("1ms", 1),
@@ -255,6 +286,7 @@ fn help_is_as_written_down() {
     let texts = [
         (&["fdtrace", "--help"][..], "help.txt", include_str!("help.txt")),
         (&["fdtrace", "listeners", "--help"], "listeners.txt", include_str!("listeners.txt")),
+        (&["fdtrace", "doctor", "--help"], "doctor.txt", include_str!("doctor.txt")),
     ];
     for (args, file, expected) in texts {
         let command = Cli::command().term_width(100);

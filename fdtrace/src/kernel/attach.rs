@@ -60,10 +60,7 @@ pub(super) fn attach(
     request: &Request,
     ids: &[u8],
 ) -> anyhow::Result<AttachReport> {
-    let packets = ebpf.take_map(names::PACKETS).context("the object has no map PACKETS")?;
-    let packets = Array::try_from(packets)?;
-    let btf = Btf::parse(ids, Endianness::default()).context("index the kernel's functions")?;
-    let mut attacher = Attacher { ebpf, packets, btf, programs: Vec::new() };
+    let mut attacher = Attacher::new(ebpf, ids)?;
     let mut done: Vec<Attached> = Vec::new();
     loop {
         let plan = AttachPlan::from_support(support, request);
@@ -86,10 +83,10 @@ pub(super) fn attach(
         }
     }
     let report = AttachReport { probes: done, programs: attacher.programs };
-    for probe in &report.probes {
-        let is_less = probe.form == NO_FORM || probe.form == POLLED_FORM;
-        if is_less && !probe.refused.is_empty() {
-            let why: Vec<_> = probe.refused.iter().map(describe).collect();
+    // The start line says what is not seen; that figures are bounds is worth the reasons, too.
+    for probe in report.probes.iter().filter(|probe| probe.form == POLLED_FORM) {
+        let why: Vec<_> = probe.refused.iter().map(describe).collect();
+        if !why.is_empty() {
             log::warn!("{}: using the form `{}`: {}", probe.probe, probe.form, why.join("; "));
         }
     }
@@ -126,7 +123,8 @@ fn describe(refused: &Refused) -> String {
     format!("{}: {}", refused.form, refused.why)
 }
 
-struct Attacher<'a> {
+/// Attaches programs of one object.
+pub(super) struct Attacher<'a> {
     ebpf: &'a mut Ebpf,
     /// What the packet program counts.
     packets: Array<MapData, u32>,
@@ -135,9 +133,16 @@ struct Attacher<'a> {
     programs: Vec<Running>,
 }
 
-impl Attacher<'_> {
+impl<'a> Attacher<'a> {
+    /// `ids` is BTF that tells the ids of functions.
+    pub(super) fn new(ebpf: &'a mut Ebpf, ids: &[u8]) -> anyhow::Result<Self> {
+        let packets = Array::try_from(take(ebpf, names::PACKETS)?)?;
+        let btf = Btf::parse(ids, Endianness::default()).context("index the kernel's functions")?;
+        Ok(Self { ebpf, packets, btf, programs: Vec::new() })
+    }
+
     /// Attaches every step, or none: then the one that failed is told, and why.
-    fn form(
+    pub(super) fn form(
         &mut self,
         kind: FormKind,
         steps: &[Step],
@@ -146,18 +151,23 @@ impl Attacher<'_> {
         let before = self.programs.len();
         for step in steps {
             if let Err(error) = self.step(*step, support) {
-                for running in self.programs.drain(before..) {
-                    if let Some(program) = self.ebpf.program_mut(running.name)
-                        && let Err(error) = unload(program)
-                    {
-                        log::warn!("{}: cannot be taken back: {error}", running.name);
-                    }
-                }
+                self.take_back(before);
                 return Err((step.point, error));
             }
         }
         log::debug!("attached {}: {} programs", kind.name(), self.programs.len() - before);
         Ok(())
+    }
+
+    /// Detaches every program but the first so many.
+    pub(super) fn take_back(&mut self, but: usize) {
+        for running in self.programs.drain(but..) {
+            if let Some(program) = self.ebpf.program_mut(running.name)
+                && let Err(error) = unload(program)
+            {
+                log::warn!("{}: cannot be taken back: {error}", running.name);
+            }
+        }
     }
 
     fn step(&mut self, step: Step, support: &Support) -> anyhow::Result<()> {
@@ -258,15 +268,25 @@ fn unload(program: &mut Program) -> Result<(), ProgramError> {
     }
 }
 
-/// The verifier's log is long, and for the debug log.
 fn refused(error: ProgramError, step: &str) -> anyhow::Error {
     match error {
         ProgramError::LoadError { io_error, verifier_log } => {
             log::debug!("{step}: {io_error}: {verifier_log}");
-            explain(io_error, step)
+            match (io_error.raw_os_error(), verdict(&verifier_log.to_string())) {
+                // A policy refuses before the verifier has said a word.
+                (Some(libc::EPERM), _) | (_, None) => explain(io_error, step),
+                (_, Some(verdict)) => anyhow!("{step}: the verifier refuses it: {verdict}"),
+            }
         }
         error => explain(error, step),
     }
+}
+
+/// The last thing the verifier said, but for its figures.
+fn verdict(log: &str) -> Option<&str> {
+    const FIGURES: [&str; 4] = ["processed ", "verification time", "stack depth", "max_states"];
+    let is_figure = |line: &&str| FIGURES.iter().any(|figures| line.starts_with(figures));
+    log.lines().map(str::trim).rfind(|line| !line.is_empty() && !is_figure(line))
 }
 
 /// Errors of aya end in the verifier's log, which is long.
@@ -274,7 +294,7 @@ fn first_line(error: &dyn std::error::Error) -> String {
     error.to_string().lines().next().unwrap_or_default().to_owned()
 }
 
-fn is_forbidden(error: &anyhow::Error) -> bool {
+pub(super) fn is_forbidden(error: &anyhow::Error) -> bool {
     matches!(errno_of(error.as_ref()), Some(libc::EPERM | libc::EACCES))
 }
 
@@ -295,4 +315,18 @@ where
 /// Where a map of the object is needed by name.
 pub(super) fn take(ebpf: &mut Ebpf, name: &str) -> anyhow::Result<Map> {
     ebpf.take_map(name).with_context(|| format!("the object has no map {name}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_verifier_s_word_is_found_in_its_log() {
+        let log = "0: R1=ctx() R10=fp0\n11: (79) r3 = *(u64 *)(r3 +0)\n\
+                   dereference of modified ctx ptr R3 off=24 disallowed\n\
+                   verification time 2089 usec\nstack depth 0+0\nprocessed 9 insns (limit 1000000)\n\n";
+        assert_eq!(verdict(log), Some("dereference of modified ctx ptr R3 off=24 disallowed"));
+        assert_eq!(verdict(""), None);
+    }
 }

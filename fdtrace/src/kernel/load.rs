@@ -52,6 +52,34 @@ pub struct Options {
     pub request: Request,
 }
 
+/// The object, loaded on a host that was looked at; nothing is attached.
+pub(super) struct Loaded {
+    pub(super) ebpf: Ebpf,
+    pub(super) support: Support,
+    /// BTF that tells the ids of functions.
+    pub(super) ids: Vec<u8>,
+    cpus: u32,
+}
+
+impl Loaded {
+    /// Checks the host and loads. Must run before other threads exist.
+    pub(super) fn new(options: &Options) -> anyhow::Result<Self> {
+        support::check_capabilities(Path::new("/proc/self/status"))?;
+        support::check_lockdown(Path::new(support::LOCKDOWN))?;
+        let bytes = support::read_btf(&options.btf)?;
+        let btf = index(&bytes, &options.btf)?;
+        let offsets = offsets(&btf, &options.btf)?;
+        support::check_ring_buffer(&btf)?;
+        let support = Support::look(&btf);
+        let host = support.host(&btf);
+        let ids = btf.names_and_ids();
+        drop(bytes);
+        let cpus = possible_cpus()?;
+        let ebpf = load(options, &offsets, &host, cpus)?;
+        Ok(Self { ebpf, support, ids, cpus })
+    }
+}
+
 /// The attached programs. Dropping it detaches them.
 pub struct Kernel {
     /// Owns the programs and their links.
@@ -60,7 +88,7 @@ pub struct Kernel {
     log: AsyncFd<EbpfLogger<&'static dyn Log>>,
     slots: Slots,
     counters: Mapped,
-    programs: Vec<Running>,
+    pub(super) programs: Vec<Running>,
     probes: Vec<Attached>,
 }
 
@@ -68,23 +96,7 @@ impl Kernel {
     /// Checks the host, loads and attaches. Must run before other threads exist and inside a
     /// tokio runtime.
     pub fn attach(options: &Options) -> anyhow::Result<Self> {
-        support::check_capabilities(Path::new("/proc/self/status"))?;
-        support::check_lockdown(Path::new(support::LOCKDOWN))?;
-        let bytes = support::read_btf(&options.btf)?;
-        let shown = options.btf.display();
-        let wanted = wanted_types();
-        let wanted: Vec<_> = wanted.iter().map(String::as_str).collect();
-        let btf = Btf::index(&bytes, &wanted).map_err(|error| {
-            HostError::Unsupported(format!("{shown} is no usable BTF: {error}"))
-        })?;
-        let offsets = offsets(&btf, &options.btf)?;
-        support::check_ring_buffer(&btf)?;
-        let mut support = Support::look(&btf);
-        let host = support.host(&btf);
-        let ids = btf.names_and_ids();
-        drop(bytes);
-        let cpus = possible_cpus()?;
-        let mut ebpf = load(options, &offsets, &host, cpus)?;
+        let Loaded { mut ebpf, mut support, ids, cpus } = Loaded::new(options)?;
         let mut slots = Slots {
             count: options.slots,
             cpus,
@@ -210,6 +222,15 @@ impl Kernel {
             .iter()
             .try_fold(0, |sum, program| Some(sum + recursion_misses(&program.info)?))
     }
+}
+
+/// What fdtrace looks for in BTF.
+pub(super) fn index<'a>(bytes: &'a [u8], path: &Path) -> Result<Btf<'a>, HostError> {
+    let wanted = wanted_types();
+    let wanted: Vec<_> = wanted.iter().map(String::as_str).collect();
+    Btf::index(bytes, &wanted).map_err(|error| {
+        HostError::Unsupported(format!("{} is no usable BTF: {error}", path.display()))
+    })
 }
 
 fn wanted_types() -> Vec<String> {

@@ -5,6 +5,7 @@
 mod attach;
 mod btf;
 mod error;
+mod examine;
 mod load;
 mod mapped;
 mod plan;
@@ -15,6 +16,7 @@ mod tracefs;
 
 pub use attach::Attached;
 pub use error::HostError;
+pub use examine::{Examination, Timing};
 pub use load::{Kernel, Options};
 pub use plan::{FormChoice, FormRequest, Refused, Request, probe_names};
 pub use slots::Count;

@@ -116,7 +116,7 @@ impl Planned {
 }
 
 /// The steps of a form on this host, or what stands against it.
-fn usable(form: &Form, support: &Support) -> Result<Vec<Step>, Refused> {
+pub(super) fn usable(form: &Form, support: &Support) -> Result<Vec<Step>, Refused> {
     let refuse = |why: String, is_forbidden| Refused { form: form.kind.name(), why, is_forbidden };
     let mut steps = Vec::new();
     for step in form.steps {

@@ -152,6 +152,8 @@ pub(super) const POLLED_FORM: &str = "sock_diag";
 
 /// The allocator of descriptors before 5.11: it takes the table first.
 pub(super) const OLD_ALLOC_FD: Function = function("__alloc_fd", 4);
+/// The program for its exit: arguments are at other places.
+pub(super) const OLD_ALLOC_FX: &str = "fds_old_fx";
 
 const fn function(name: &'static str, arguments: u32) -> Function {
     Function { name, arguments: (arguments, arguments) }

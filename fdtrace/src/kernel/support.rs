@@ -12,7 +12,7 @@ use fdtrace_common::Host;
 use super::{
     HostError,
     btf::Btf,
-    probes::{Absence, Function, OLD_ALLOC_FD, PROBES, Point, Step},
+    probes::{Absence, Function, OLD_ALLOC_FD, OLD_ALLOC_FX, PROBES, Point, Step},
     tracefs,
 };
 
@@ -210,13 +210,19 @@ impl Support {
                 && !self.functions.contains_key("alloc_fd")
                 && self.functions.contains_key(OLD_ALLOC_FD.name)
         };
-        let point = match step.point {
-            Point::Fexit(function) if is_old(function) => Point::Fexit(OLD_ALLOC_FD),
-            Point::Kprobe(function) if is_old(function) => Point::Kprobe(OLD_ALLOC_FD),
-            Point::Kretprobe(function) if is_old(function) => Point::Kretprobe(OLD_ALLOC_FD),
-            point => point,
+        let (program, point) = match step.point {
+            Point::Fexit(function) if is_old(function) => {
+                (OLD_ALLOC_FX, Point::Fexit(OLD_ALLOC_FD))
+            }
+            Point::Kprobe(function) if is_old(function) => {
+                (step.program, Point::Kprobe(OLD_ALLOC_FD))
+            }
+            Point::Kretprobe(function) if is_old(function) => {
+                (step.program, Point::Kretprobe(OLD_ALLOC_FD))
+            }
+            point => (step.program, point),
         };
-        Step { point, ..step }
+        Step { program, point, ..step }
     }
 
     /// What the programs branch on.
@@ -286,12 +292,12 @@ pub(super) fn check_capabilities(status: &Path) -> Result<(), HostError> {
     }
 }
 
-fn may_trace(effective: u64) -> bool {
+pub(super) fn may_trace(effective: u64) -> bool {
     let has = |cap: u32| effective >> cap & 1 == 1;
     has(CAP_SYS_ADMIN) || (has(CAP_BPF) && has(CAP_PERFMON))
 }
 
-fn effective_capabilities(status: &str) -> Option<u64> {
+pub(super) fn effective_capabilities(status: &str) -> Option<u64> {
     let line = status.lines().find_map(|line| line.strip_prefix("CapEff:"))?;
     u64::from_str_radix(line.trim(), 16).ok()
 }
@@ -318,7 +324,7 @@ fn cgroup_root(mounts: &Path) -> Option<PathBuf> {
     cgroup_mount(&fs::read_to_string(mounts).unwrap_or_default())
 }
 
-fn cgroup_mount(mounts: &str) -> Option<PathBuf> {
+pub(super) fn cgroup_mount(mounts: &str) -> Option<PathBuf> {
     mounts.lines().find_map(|line| {
         let mut fields = line.split(' ').skip(1);
         let place = fields.next()?;

@@ -158,27 +158,40 @@ impl SystemLimits {
             }
             (_, Some(Met::PipePages)) => Some(Ceiling::PipePages),
             (Errno::EMFILE, Some(Met::Descriptors(limit))) => Some(self.of_descriptors(limit)),
-            // It may be either, and only one of the two is full.
-            (Errno::EMFILE, None)
-                if matches!(door, Door::Call("inotify_init" | "inotify_init1")) =>
-            {
-                let descriptors = self.of_descriptors(soft?);
-                let has_room = usage.open? < descriptors.value()?;
-                Some(if has_room {
-                    Ceiling::InotifyInstances(self.inotify_instances)
-                } else {
-                    descriptors
-                })
-            }
-            (Errno::EMFILE, None) => {
-                Some(soft.map_or(Ceiling::NrOpen(self.nr_open?), |soft| self.of_descriptors(soft)))
-            }
+            (Errno::EMFILE, None) => self.met_by(door, usage, soft),
             (Errno::ENFILE, _) if door == Door::IoUringAcceptDirect => Some(Ceiling::IoUringTable),
             (Errno::ENFILE, _) => {
                 let FileHandles { used, max } = self.handles?;
                 (used >= max).then_some(Ceiling::FileMax(max))
             }
             _ => None,
+        }
+    }
+
+    /// Which limit a call met that says EMFILE and nothing else. Calls that do not only take a
+    /// descriptor have limits of their own, with the same errno: where there are descriptors left,
+    /// it was one of those.
+    fn met_by(&self, door: Door, usage: &FdUsage, soft: Option<u64>) -> Option<Ceiling> {
+        let descriptors = soft.map_or_else(
+            || self.nr_open.map(Ceiling::NrOpen),
+            |soft| Some(self.of_descriptors(soft)),
+        );
+        let Door::Call(call) = door else { return descriptors };
+        let has_others =
+            matches!(call, "inotify_init" | "inotify_init1" | "fanotify_init" | "mq_open");
+        let has_room = match (usage.open, descriptors.and_then(Ceiling::value)) {
+            (Some(open), Some(limit)) => open < limit,
+            _ if has_others => return None,
+            _ => false,
+        };
+        match call {
+            _ if !has_room => descriptors,
+            "inotify_init" | "inotify_init1" => {
+                Some(Ceiling::InotifyInstances(self.inotify_instances))
+            }
+            _ if has_others => None,
+            // A descriptor was closed since.
+            _ => descriptors,
         }
     }
 
@@ -222,6 +235,11 @@ mod tests {
         let instances = Some(Ceiling::InotifyInstances(Some(128)));
         assert_eq!(met(inotify, process, None, usage(Some(9), 64)), instances);
         assert_eq!(met(inotify, process, None, usage(None, 64)), None);
+        let fanotify = Door::Call("fanotify_init");
+        assert_eq!(met(fanotify, process, None, usage(Some(9), 64)), None);
+        assert_eq!(met(fanotify, process, None, full), Some(Ceiling::NoFile(64)));
+        let pipe = met(Door::Call("pipe2"), process, None, usage(Some(9), 64));
+        assert_eq!(pipe, Some(Ceiling::NoFile(64)));
         assert_eq!(met(inotify, process, Some(Met::InotifyInstances), full), instances);
         assert_eq!(met(Door::Accept, system, None, full), Some(Ceiling::FileMax(500)));
         let direct = met(Door::IoUringAcceptDirect, system, None, full);

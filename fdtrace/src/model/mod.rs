@@ -4,6 +4,7 @@ mod acceptor;
 mod call;
 mod census;
 mod diagnosis;
+mod doctor;
 mod episode;
 mod event;
 mod filter;
@@ -23,6 +24,10 @@ pub use census::{
     Silence, TcpState,
 };
 pub use diagnosis::{Cause, Certainty, Diagnosis, Evidence, Remedy, Value, When};
+pub use doctor::{
+    BlindSpot, Check, DoctorReport, Fact, FactState, FormExamined, FormOutcome, ProbeExamined,
+    ProgramCost, SelfTest, Verdict,
+};
 pub use episode::{Outcome, Phase};
 pub use event::{Caller, Event, FailureEvent, GaugeEvent, KeyId, ListenEvent};
 pub use filter::Filter;

@@ -4,6 +4,7 @@
 //! no clock and no kernel, and decides nothing about what is reported. Whatever a process chose
 //! itself (its name, its socket's path) is escaped here and nowhere before.
 
+mod doctor;
 #[cfg(test)]
 mod fixtures;
 mod json;
@@ -11,6 +12,7 @@ mod listeners;
 mod sanitize;
 mod terminal;
 
+pub use doctor::{doctor_json, doctor_text};
 pub use json::Json;
 pub use listeners::{listeners_json, listeners_text};
 pub use terminal::{Colour, Terminal};

@@ -3,13 +3,14 @@
 use std::{
     collections::BTreeMap,
     path::{Path, PathBuf},
-    time::{Duration, SystemTime},
+    time::Duration,
 };
 
 use fdtrace_common::{Counter, Lost};
 
 use super::{
     Config, Stop,
+    clock::{boot_time, read_clocks},
     host::{Live, PROC, slot_count},
     investigate::{Found, Investigations},
     polled::Poller,
@@ -402,16 +403,4 @@ fn refused_form(refused: &Refused) -> RefusedForm {
 fn kernel_release() -> String {
     std::fs::read_to_string("/proc/sys/kernel/osrelease")
         .map_or_else(|_| "unknown".to_owned(), |release| release.trim().to_owned())
-}
-
-fn read_clocks() -> WallClock {
-    WallClock { boot: boot_time(), wall: SystemTime::now() }
-}
-
-fn boot_time() -> BootTime {
-    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
-    // SAFETY: `time` is a valid place for the result; every kernel with BTF has this clock.
-    unsafe { libc::clock_gettime(libc::CLOCK_BOOTTIME, &raw mut time) };
-    let seconds = u64::try_from(time.tv_sec).unwrap_or(0);
-    BootTime(Duration::new(seconds, u32::try_from(time.tv_nsec).unwrap_or(0)))
 }

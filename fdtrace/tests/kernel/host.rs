@@ -36,7 +36,7 @@ pub(crate) const TESTS: &[Test] = &[
     ("text_tells_the_story", text_tells_the_story),
 ];
 
-const CAP_SYS_ADMIN: nix::libc::c_ulong = 21;
+pub(crate) const CAP_SYS_ADMIN: nix::libc::c_ulong = 21;
 
 /// fdtrace attaches every probe here, and stops cleanly on both signals.
 fn environment_is_capable() {
@@ -63,6 +63,11 @@ fn the_host_keeps_its_mounts() {
 
 /// Runs fdtrace for a moment, changed by `prepare` in the child before it starts.
 fn run_changed(args: &[&str], prepare: fn() -> io::Result<()>) -> Output {
+    run_to_end(&[&["--duration", "300ms"], args].concat(), prepare)
+}
+
+/// Runs fdtrace to its end, changed by `prepare` in the child before it starts.
+pub(crate) fn run_to_end(args: &[&str], prepare: fn() -> io::Result<()>) -> Output {
     // Where everybody may execute it, whatever directory the build is in.
     let directory = tempfile::tempdir_in("/tmp").unwrap();
     let everybody = std::os::unix::fs::PermissionsExt::from_mode(0o755);
@@ -70,7 +75,7 @@ fn run_changed(args: &[&str], prepare: fn() -> io::Result<()>) -> Output {
     let copy = directory.path().join("fdtrace");
     std::fs::copy(binary(), &copy).unwrap();
     let mut command = Command::new(&copy);
-    command.args(["--duration", "300ms"]).args(args).stdin(Stdio::null());
+    command.args(args).stdin(Stdio::null());
     // SAFETY: the hooks make system calls only.
     unsafe { command.pre_exec(prepare) };
     command.output().unwrap()
@@ -88,18 +93,19 @@ fn run(args: &[&str]) -> Output {
     run_changed(args, || Ok(()))
 }
 
-fn drop_capability(capability: nix::libc::c_ulong) -> io::Result<()> {
+pub(crate) fn drop_capability(capability: nix::libc::c_ulong) -> io::Result<()> {
     // SAFETY: numbers only. What the bounding set lacks, exec does not give (capabilities(7)).
     let result = unsafe { nix::libc::prctl(nix::libc::PR_CAPBSET_DROP, capability, 0, 0, 0) };
     if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
+pub(crate) fn become_nobody() -> io::Result<()> {
+    nix::unistd::setgid(nix::unistd::Gid::from_raw(65534))?;
+    nix::unistd::setuid(nix::unistd::Uid::from_raw(65534))?;
+    Ok(())
+}
+
 fn not_root_is_4() {
-    let become_nobody = || {
-        nix::unistd::setgid(nix::unistd::Gid::from_raw(65534))?;
-        nix::unistd::setuid(nix::unistd::Uid::from_raw(65534))?;
-        Ok(())
-    };
     assert_ends(&run_changed(&[], become_nobody), 4, "sudo fdtrace");
     // Root of a container that was given nothing.
     let without_any = || (0..=40).try_for_each(drop_capability);
@@ -133,31 +139,32 @@ fn no_tracefs_is_3() {
     assert_ends(&output, 3, "mount -t tracefs nodev /sys/kernel/tracing");
 }
 
-/// As in a container whose seccomp filter forbids bpf(2) to its root.
-fn refused_bpf_is_3() {
-    let forbid_bpf = || {
-        let statement = |code: u32, jt, jf, k| nix::libc::sock_filter {
-            code: u16::try_from(code).unwrap_or(0),
-            jt,
-            jf,
-            k,
-        };
-        let bpf = u32::try_from(nix::libc::SYS_bpf).unwrap_or(0);
-        let refuse = nix::libc::SECCOMP_RET_ERRNO | nix::libc::EPERM.unsigned_abs();
-        let mut filter = [
-            // Offset 0 of struct seccomp_data: the system call's number.
-            statement(BPF_LD | BPF_W | BPF_ABS, 0, 0, 0),
-            statement(BPF_JMP | BPF_JEQ | BPF_K, 0, 1, bpf),
-            statement(BPF_RET | BPF_K, 0, 0, refuse),
-            statement(BPF_RET | BPF_K, 0, 0, nix::libc::SECCOMP_RET_ALLOW),
-        ];
-        let program = nix::libc::sock_fprog { len: 4, filter: filter.as_mut_ptr() };
-        // SAFETY: the program and its statements outlive the call, which copies them.
-        let result = unsafe {
-            nix::libc::prctl(nix::libc::PR_SET_SECCOMP, nix::libc::SECCOMP_MODE_FILTER, &program)
-        };
-        if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+/// As the seccomp filter of a container whose root may not call bpf(2).
+pub(crate) fn forbid_bpf() -> io::Result<()> {
+    let statement = |code: u32, jt, jf, k| nix::libc::sock_filter {
+        code: u16::try_from(code).unwrap_or(0),
+        jt,
+        jf,
+        k,
     };
+    let bpf = u32::try_from(nix::libc::SYS_bpf).unwrap_or(0);
+    let refuse = nix::libc::SECCOMP_RET_ERRNO | nix::libc::EPERM.unsigned_abs();
+    let mut filter = [
+        // Offset 0 of struct seccomp_data: the system call's number.
+        statement(BPF_LD | BPF_W | BPF_ABS, 0, 0, 0),
+        statement(BPF_JMP | BPF_JEQ | BPF_K, 0, 1, bpf),
+        statement(BPF_RET | BPF_K, 0, 0, refuse),
+        statement(BPF_RET | BPF_K, 0, 0, nix::libc::SECCOMP_RET_ALLOW),
+    ];
+    let program = nix::libc::sock_fprog { len: 4, filter: filter.as_mut_ptr() };
+    // SAFETY: the program and its statements outlive the call, which copies them.
+    let result = unsafe {
+        nix::libc::prctl(nix::libc::PR_SET_SECCOMP, nix::libc::SECCOMP_MODE_FILTER, &program)
+    };
+    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+fn refused_bpf_is_3() {
     assert_ends(&run_changed(&[], forbid_bpf), 3, "seccomp");
 }
 

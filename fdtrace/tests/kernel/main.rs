@@ -9,6 +9,7 @@
 mod support;
 
 mod attribution;
+mod doctor;
 mod doors;
 mod episodes;
 mod errnos;
@@ -43,6 +44,7 @@ fn main() -> ExitCode {
     arguments.test_threads.get_or_insert(1);
     let tests = [
         host::TESTS,
+        doctor::TESTS,
         odd_hosts::TESTS,
         exactness::TESTS,
         attribution::TESTS,

@@ -221,7 +221,7 @@ fn episodes_say_more() {
     assert_eq!((server.said(&run), refusing.said(&run)), ((1, 0), (0, 0)));
     // It was watched when it failed.
     let diagnosed = run.of_kind("episode_diagnosed", &server.process());
-    let text = diagnosed.iter().map(|one| one.to_string()).collect::<String>();
+    let text = diagnosed.iter().map(ToString::to_string).collect::<String>();
     assert!(!text.contains("nobody looked before"), "{text}");
 }
 
@@ -292,20 +292,16 @@ pub(crate) fn run(spec: &str) {
     let mut held = Vec::new();
     for line in std::io::stdin().lock().lines() {
         let line = line.unwrap();
-        match line.strip_prefix("hold ") {
-            Some(open) => {
-                let wanted = open.parse::<usize>().unwrap() - own;
-                held.truncate(wanted);
-                while held.len() < wanted {
-                    let fd = accept4(listener.as_raw_fd(), SockFlag::SOCK_CLOEXEC).unwrap();
-                    // SAFETY: the kernel has just given us the descriptor.
-                    held.push(unsafe { OwnedFd::from_raw_fd(fd) });
-                }
+        let accept = || accept4(listener.as_raw_fd(), SockFlag::SOCK_CLOEXEC);
+        if let Some(open) = line.strip_prefix("hold ") {
+            let wanted = open.parse::<usize>().unwrap() - own;
+            held.truncate(wanted);
+            while held.len() < wanted {
+                // SAFETY: the kernel has just given us the descriptor.
+                held.push(unsafe { OwnedFd::from_raw_fd(accept().unwrap()) });
             }
-            None => {
-                let failed = accept4(listener.as_raw_fd(), SockFlag::SOCK_CLOEXEC);
-                assert_eq!(failed, Err(Errno::EMFILE));
-            }
+        } else {
+            assert_eq!(accept(), Err(Errno::EMFILE));
         }
         say("done", &json!({ "open": held.len() + own }));
     }

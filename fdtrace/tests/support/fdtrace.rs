@@ -136,6 +136,16 @@ impl Fdtrace {
         self.wait_for(|report| report["kind"] == kind && same(report, fields), &what)
     }
 
+    /// The same, if it was not there already.
+    #[track_caller]
+    pub(crate) fn reported(&mut self, kind: &str, fields: &Value) -> Value {
+        let is_it = |report: &Value| report["kind"] == kind && same(report, fields);
+        match self.seen.iter().find(|(_, report)| is_it(report)) {
+            Some((_, report)) => report.clone(),
+            None => self.wait_for_report(kind, fields).1,
+        }
+    }
+
     pub(crate) fn pid(&self) -> u32 {
         self.child.id()
     }

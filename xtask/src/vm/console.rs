@@ -13,7 +13,15 @@ pub(crate) struct Seen {
     /// `None`: the machine went off before its task had ended.
     pub(crate) exit_code: Option<i32>,
     pub(crate) counts: Counts,
+    /// The emulator met a breakpoint that the kernel had already taken away, and the kernel fell over
+    /// it. The kernel sets them while it patches its own code (arch/x86/kernel/alternative.c
+    /// text_poke_bp_batch), and on a host whose CPUs are busy the emulator's CPUs may see the old
+    /// bytes for too long.
+    pub(crate) lost_breakpoint: bool,
 }
+
+/// How the kernel says so.
+const STRAY_BREAKPOINT: &str = "Oops: int3:";
 
 /// Shows and reads the console until it tells the exit code, or until its end.
 pub(crate) fn follow(console: impl Read) -> Seen {
@@ -29,6 +37,7 @@ pub(crate) fn follow(console: impl Read) -> Seen {
             seen.exit_code = code.trim().parse().ok();
             break;
         }
+        seen.lost_breakpoint |= line.contains(STRAY_BREAKPOINT);
         if let Some(counts) = Counts::from_line(line) {
             seen.counts += counts;
         }
@@ -46,12 +55,15 @@ mod tests {
         let text = "\u{fffd}boot\r\ntest result: ok. 2 passed; 0 failed; 1 ignored; 0 measured\r\n\
                     \r\nFDTRACE-VM-EXIT 0\r\n";
         let counts = Counts { passed: 2, failed: 0, skipped: 1 };
-        assert_eq!(follow(text.as_bytes()), Seen { exit_code: Some(0), counts });
+        let seen = Seen { exit_code: Some(0), counts, lost_breakpoint: false };
+        assert_eq!(follow(text.as_bytes()), seen);
     }
 
     #[test]
     fn a_machine_that_fell_over_has_no_exit_code() {
         let text = "echo FDTRACE-VM-EXIT 0\r\nKernel panic\r\n";
         assert_eq!(follow(text.as_bytes()), Seen::default());
+        let text = "[    2.18] Oops: int3: 0000 [#1] PREEMPT SMP NOPTI\r\nKernel panic\r\n";
+        assert_eq!(follow(text.as_bytes()), Seen { lost_breakpoint: true, ..Seen::default() });
     }
 }

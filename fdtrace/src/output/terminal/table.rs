@@ -29,7 +29,7 @@ struct Row<'a> {
 pub(in crate::output) struct Column {
     title: &'static str,
     /// Numbers stand right.
-    pub(in crate::output) right: bool,
+    right: bool,
     cells: Vec<String>,
 }
 
@@ -40,6 +40,11 @@ impl Column {
         cell: impl Fn(&T) -> String,
     ) -> Self {
         Self { title, right: false, cells: rows.iter().map(cell).collect() }
+    }
+
+    /// The same for numbers.
+    pub(in crate::output) fn at_right(self) -> Self {
+        Self { right: true, ..self }
     }
 
     fn width(&self) -> usize {
@@ -117,7 +122,7 @@ fn table(rows: &[Row<'_>], now: BootTime, times: &Times<'_>) -> String {
     }
     columns.extend([
         Column::of("failure", rows, |row| why(row.total.failure)),
-        Column { right: true, ..Column::of("count", rows, |row| row.count.to_string()) },
+        Column::of("count", rows, |row| row.count.to_string()).at_right(),
         Column::of("first", rows, |row| time(row.first)),
         Column::of("last", rows, |row| time(row.last)),
     ]);

@@ -1,0 +1,181 @@
+//! `fdtrace doctor`: wires kernel → decode → output for one look at what this host allows.
+
+mod child;
+mod self_test;
+
+use std::{
+    io::{self, Write},
+    path::Path,
+    time::SystemTime,
+};
+
+use anyhow::Context as _;
+
+pub use self::child::misbehave;
+use crate::{
+    cli::DoctorSettings,
+    enrich::{HostListeners, host_listeners},
+    kernel::{Examination, HostError, Kernel, Options, Timing},
+    model::{Check, DoctorReport, Fact, FactState, ProbeExamined, ProgramCost, SelfTest, Verdict},
+    output::{Colour, doctor_json, doctor_text},
+};
+
+/// Examines the host, writes the report, and says whether the main job can be done. Must run before
+/// other threads exist and inside a tokio runtime.
+pub fn examine(
+    settings: &DoctorSettings,
+    colour: Colour,
+    output: &mut dyn Write,
+) -> anyhow::Result<Verdict> {
+    let report = report(settings);
+    let bytes = if settings.json {
+        doctor_json(&report)?
+    } else {
+        doctor_text(&report, colour).into_bytes()
+    };
+    match output.write_all(&bytes).and_then(|()| output.flush()) {
+        Ok(()) => Ok(report.verdict),
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(report.verdict),
+        Err(error) => Err(error).context("cannot write the output"),
+    }
+}
+
+fn report(settings: &DoctorSettings) -> DoctorReport {
+    let options = Options {
+        btf: settings.btf.clone(),
+        slots: fdtrace_common::DEFAULT_SLOTS,
+        ring_bytes: fdtrace_common::DEFAULT_RING_BYTES,
+        // Any share will do: the verifier then looks at all of the programs.
+        gauge_share: 80,
+        request: settings.request.clone(),
+    };
+    let mut examination = Examination::new(&options);
+    let mut facts = examination.facts();
+    facts.push(sock_diag());
+    let attached = attach(&options, &mut examination.probes);
+    let Attached { verdict, self_test, costs, tells_skips } = attached;
+    // Where nothing is attached nothing is seen, and that is said first.
+    let is_attached = matches!(verdict, Verdict::Works | Verdict::Blind(_));
+    let unseen = if is_attached { examination.unseen(tells_skips) } else { Vec::new() };
+    DoctorReport {
+        at: SystemTime::now(),
+        version: env!("CARGO_PKG_VERSION"),
+        kernel: examination.kernel().to_owned(),
+        machine: std::env::consts::ARCH,
+        verdict,
+        facts,
+        unseen,
+        probes: examination.probes,
+        self_test,
+        costs,
+    }
+}
+
+/// What came of attaching as `fdtrace` does.
+struct Attached {
+    verdict: Verdict,
+    self_test: Result<SelfTest, String>,
+    costs: Result<Vec<ProgramCost>, String>,
+    /// Whether the kernel counts the runs that it skips; where nothing is attached, nobody asks.
+    tells_skips: bool,
+}
+
+/// Attaches, notes the forms, and runs the self-test.
+fn attach(options: &Options, probes: &mut [ProbeExamined]) -> Attached {
+    let mut kernel = match Kernel::attach(options) {
+        Ok(kernel) => kernel,
+        Err(error) => {
+            let why = "nothing is attached".to_owned();
+            let verdict = refusal(&error);
+            let (self_test, costs) = (Err(why.clone()), Err(why));
+            return Attached { verdict, self_test, costs, tells_skips: true };
+        }
+    };
+    for attached in kernel.probes() {
+        if let Some(probe) = probes.iter_mut().find(|probe| probe.probe == attached.probe) {
+            probe.used = attached.form;
+            probe.points.clone_from(&attached.points);
+        }
+    }
+    let timing = Timing::start();
+    let self_test = self_test::run(&mut kernel).map_err(|error| format!("{error:#}"));
+    let costs = timing.map(|_| kernel.costs()).map_err(|error| format!("{error:#}"));
+    let verdict = self_test.as_ref().map_or(Verdict::Works, |test| judge(&test.checks));
+    Attached { verdict, self_test, costs, tells_skips: kernel.skipped_runs().is_some() }
+}
+
+/// A self-test that could not be run says nothing against the programs that are attached.
+fn judge(checks: &[Check]) -> Verdict {
+    let missed: Vec<_> = checks
+        .iter()
+        .filter(|check| !check.is_exact())
+        .map(|check| {
+            let Check { door, failure, made, .. } = check;
+            format!("{} of {made} {door} {failure}", check.seen.unwrap_or(0))
+        })
+        .collect();
+    if missed.is_empty() { Verdict::Works } else { Verdict::Blind(missed.join(", ")) }
+}
+
+fn refusal(error: &anyhow::Error) -> Verdict {
+    let text = format!("{error:#}");
+    match error.downcast_ref::<HostError>() {
+        Some(HostError::NotPermitted(_)) => Verdict::NotPermitted(text),
+        Some(HostError::Unsupported(_)) => Verdict::Unsupported(text),
+        None => Verdict::Failed(text),
+    }
+}
+
+/// Where limits and drops of listeners come from.
+fn sock_diag() -> Fact {
+    let HostListeners { namespaces, .. } = host_listeners(Path::new("/proc"));
+    let fallback = match namespaces.first().map(|own| &own.tcp) {
+        Some(Ok(tcp)) => tcp.fallback.as_ref().map(ToString::to_string),
+        Some(Err(error)) => Some(error.to_string()),
+        None => Some("no network namespace can be looked into".to_owned()),
+    };
+    let fact = Fact {
+        name: "sock_diag",
+        state: FactState::Good,
+        value: "the kernel lists its listeners".to_owned(),
+        consequence: None,
+        remedy: None,
+    };
+    match fallback {
+        None => fact,
+        Some(why) => Fact {
+            state: FactState::Less,
+            value: why,
+            consequence: Some(
+                "`fdtrace listeners` shows no limits of accept queues, and refused clients cannot \
+                 be polled"
+                    .to_owned(),
+            ),
+            remedy: Some("modprobe tcp_diag".to_owned()),
+            ..fact
+        },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_miss_is_named() {
+        let check = |made, seen| Check { door: "accept", failure: "EMFILE", made, seen };
+        assert_eq!(judge(&[check(7, Some(7)), check(5, None)]), Verdict::Works);
+        let missed = judge(&[check(7, Some(7)), check(5, Some(4))]);
+        assert_eq!(missed, Verdict::Blind("4 of 5 accept EMFILE".to_owned()));
+    }
+
+    #[test]
+    fn each_error_is_a_verdict() {
+        let text = || "x".to_owned();
+        let unsupported = anyhow::Error::new(HostError::Unsupported(text()));
+        assert_eq!(refusal(&unsupported), Verdict::Unsupported(text()));
+        let forbidden = anyhow::Error::new(HostError::NotPermitted(text()));
+        assert_eq!(refusal(&forbidden), Verdict::NotPermitted(text()));
+        assert_eq!(refusal(&anyhow::anyhow!("x")), Verdict::Failed(text()));
+    }
+}

@@ -8,9 +8,11 @@ pub const SUN_PATH_LEN: usize = 108;
 
 /// [`FailureRecord::kind`] of a failure that is whole; 0 in an array element nobody filled.
 pub const RECORD_FAILURE: u32 = 1;
-/// [`FailureRecord::kind`] of a listen(2) that succeeded: `key.errno` is 0, `requested_backlog`
-/// its argument.
+/// [`FailureRecord::kind`] of a listen(2) that succeeded: `key.errno` is 0, `number` its argument.
 pub const RECORD_LISTEN: u32 = 2;
+/// [`FailureRecord::kind`] of an accept that succeeded, of a process that comes close to its soft
+/// limit: `key.errno` is 0, `number` the descriptor it returned. All below that one are in use.
+pub const RECORD_GAUGE: u32 = 3;
 
 /// Where it failed: a call of a process, or a segment of a client.
 #[repr(u8)]
@@ -174,7 +176,7 @@ pub struct FailureRecord {
     pub cgroup_id: u64,
     /// The limit the call met, where it can be another than the soft limit of now.
     pub limit: u64,
-    /// [`RECORD_FAILURE`], or 0: not filled.
+    /// `RECORD_*`, or 0: not filled.
     pub kind: u32,
     /// Where the key is counted.
     pub slot: u32,
@@ -186,8 +188,8 @@ pub struct FailureRecord {
     pub comm: [u8; COMM_LEN],
     /// The socket.
     pub listener: ListenerFacts,
-    /// listen(2)'s argument; 0 in other records.
-    pub requested_backlog: u32,
+    /// Of [`RECORD_LISTEN`] and [`RECORD_GAUGE`]; 0 in other records.
+    pub number: u32,
 }
 
 impl FailureRecord {

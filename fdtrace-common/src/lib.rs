@@ -17,7 +17,7 @@ pub use calls::{CALL_NUMBERS, Doors, FD_CALLS, FD_CALLS_THAT_FAIL, FdCall, Numbe
 pub use counter::{Counter, Lost};
 pub use failure::{
     COMM_LEN, Door, FailureCell, FailureKey, FailureRecord, FdKind, ListenerFacts, Peers,
-    RECORD_FAILURE, RECORD_LISTEN, Refusal, SUN_PATH_LEN, valid,
+    RECORD_FAILURE, RECORD_GAUGE, RECORD_LISTEN, Refusal, SUN_PATH_LEN, valid,
 };
 pub use host::Host;
 pub use offsets::{ABSENT, Offsets};
@@ -51,6 +51,9 @@ pub mod names {
     pub const SLOT_COUNT: &str = "SLOT_COUNT";
     /// Global: the least time between two records of one key on one CPU, in ns, a `u64`.
     pub const RECORD_INTERVAL_NS: &str = "RECORD_INTERVAL_NS";
+    /// Global: from which share of its soft limit on a process that accepts is told of, in percent, a
+    /// `u32`; 0 is never.
+    pub const GAUGE_SHARE: &str = "GAUGE_SHARE";
     /// Global: [`Host`](crate::Host).
     pub const HOST: &str = "HOST";
     /// Global: [`Doors`](crate::Doors) by the number of a system call.

@@ -36,8 +36,8 @@ pub(crate) struct About {
     /// The limit it met, where that can be another than the soft limit.
     pub(crate) has_limit: bool,
     pub(crate) limit: u64,
-    /// listen(2)'s argument.
-    pub(crate) requested_backlog: u32,
+    /// See `FailureRecord::number`.
+    pub(crate) number: u32,
 }
 
 /// What failed. A constant, for what asks after the current task must not be in a program that sees
@@ -198,7 +198,7 @@ fn fill<K: Kind>(record: &mut FailureRecord, key: &FailureKey, slot: u32, about:
     record.limit = 0;
     record.tid = 0;
     record.comm = [0; COMM_LEN];
-    record.requested_backlog = about.requested_backlog;
+    record.number = about.number;
     record.listener = ListenerFacts {
         address: [0; 16],
         netns: 0,

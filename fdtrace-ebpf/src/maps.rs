@@ -68,6 +68,11 @@ pub(crate) static COUNTED: LruHashMap<u32, u8> = LruHashMap::with_max_entries(10
 #[map]
 pub(crate) static ACCEPTING: HashMap<u32, u8> = HashMap::with_max_entries(4096, 0);
 
+/// When a process that is close to its limit was told of. The oldest may be forgotten: it is told of
+/// again.
+#[map]
+pub(crate) static GAUGED: LruHashMap<u32, u64> = LruHashMap::with_max_entries(1024, 0);
+
 /// What the packet program counts: SYNs, final ACKs; the others are seen elsewhere. A map, for it is
 /// known only when the other programs are attached.
 #[map]
@@ -81,6 +86,9 @@ pub(crate) static SLOT_COUNT: Global<u32> = Global::new(DEFAULT_SLOTS);
 
 #[unsafe(no_mangle)]
 pub(crate) static RECORD_INTERVAL_NS: Global<u64> = Global::new(DEFAULT_RECORD_INTERVAL_NS);
+
+#[unsafe(no_mangle)]
+pub(crate) static GAUGE_SHARE: Global<u32> = Global::new(0);
 
 #[unsafe(no_mangle)]
 pub(crate) static HOST: Global<Host> = Global::new(Host {

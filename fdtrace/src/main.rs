@@ -64,10 +64,12 @@ fn trace(settings: TraceSettings) -> anyhow::Result<ExitCode> {
             btf: settings.btf,
             slots: settings.max_keys,
             ring_bytes: settings.ring_bytes,
+            gauge_share: settings.warn_at.lowest().unwrap_or(0).into(),
             request: settings.request,
         },
         filter: settings.filter,
         interval: settings.interval,
+        thresholds: settings.warn_at,
         duration: settings.duration,
         output: io::stdout().as_fd().try_clone_to_owned().ok(),
     };

@@ -3,11 +3,13 @@
 //! One task, one thread: a record is handled to the end before the next one is looked at. Besides
 //! records, only a tick a second wakes it up.
 
+mod clock;
 mod host;
 mod investigate;
 mod polled;
 mod reconcile;
 mod trace;
+mod watch;
 
 use std::{io, os::fd::OwnedFd, time::Duration};
 
@@ -19,7 +21,11 @@ use tokio::{
 };
 
 use self::trace::Trace;
-use crate::{kernel::Options, model::Filter, output::Sink};
+use crate::{
+    kernel::Options,
+    model::{Filter, Thresholds},
+    output::Sink,
+};
 
 /// How often counts are read, and namespaces looked for.
 const TICK: Duration = Duration::from_secs(1);
@@ -33,6 +39,8 @@ pub struct Config {
     pub filter: Filter,
     /// The time between two reports of an episode that lasts.
     pub interval: Duration,
+    /// At which shares of a limit to warn.
+    pub thresholds: Thresholds,
     /// When to stop by itself.
     pub duration: Option<Duration>,
     /// The descriptor reports are written to, where its reader can go away: a run with nothing to

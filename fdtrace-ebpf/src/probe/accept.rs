@@ -11,7 +11,10 @@ use aya_ebpf::{
 };
 use fdtrace_common::Door;
 
-use super::call::{Call, accept_door, failed_errno, sys_exit_ret};
+use super::{
+    call::{Call, accept_door, failed_errno, sys_exit_ret},
+    gauge,
+};
 use crate::{
     count::Context,
     kprobe::{self, Function},
@@ -33,6 +36,7 @@ fn accept4_exit_tp(ctx: TracePointContext) -> u32 {
 fn accept_exit(ctx: &TracePointContext, door: Door) -> u32 {
     let ret = sys_exit_ret(ctx);
     if ret >= 0 {
+        gauge::accepted(Context::Task, ret, ListenerFile::of_first_argument);
         return 0;
     }
     if let Some(errno) = failed_errno(ret) {
@@ -48,6 +52,9 @@ fn accept_fx(ctx: FExitContext) -> i32 {
     let ret: i32 = ctx.arg(4);
     if ret < 0 {
         accept_returned(&ctx, Context::AcceptExit, Some(ctx.arg(0)), ret.into());
+    } else {
+        let listener = |task| ListenerFile::of_fd(task, ctx.arg(0));
+        gauge::accepted(Context::AcceptExit, ret.into(), listener);
     }
     0
 }
@@ -63,10 +70,12 @@ fn accept_kr(ctx: RetProbeContext) -> u32 {
     let arguments = Function::Accept.leave();
     #[expect(clippy::cast_possible_truncation, reason = "an int")]
     let ret = kprobe::result(&ctx) as i32;
+    #[expect(clippy::cast_possible_truncation, reason = "an int")]
+    let fd = arguments.map(|[fd, _]| fd as u32);
     if ret < 0 {
-        #[expect(clippy::cast_possible_truncation, reason = "an int")]
-        let fd = arguments.map(|[fd, _]| fd as u32);
         accept_returned(&ctx, Context::Task, fd, ret.into());
+    } else {
+        gauge::accepted(Context::Task, ret.into(), |task| listener(task, fd));
     }
     0
 }
@@ -75,9 +84,14 @@ fn accept_kr(ctx: RetProbeContext) -> u32 {
 fn accept_returned<C: EbpfContext>(ctx: &C, context: Context, fd: Option<u32>, ret: i64) {
     let Some(errno) = failed_errno(ret) else { return };
     let task = Task::current();
-    let file = match fd {
+    let file = listener(task, fd);
+    Call { file, ..Call::new(context, task) }.failed(ctx, accept_door(task), errno);
+}
+
+#[inline(always)]
+fn listener(task: Task, fd: Option<u32>) -> ListenerFile {
+    match fd {
         Some(fd) => ListenerFile::of_fd(task, fd),
         None => ListenerFile::UNREAD,
-    };
-    Call { file, ..Call::new(context, task) }.failed(ctx, accept_door(task), errno);
+    }
 }

@@ -51,7 +51,8 @@ pub(super) struct Call {
     pub(super) context: Context,
     pub(super) task: Task,
     pub(super) file: ListenerFile,
-    pub(super) requested_backlog: u32,
+    /// What its record says besides: see `FailureRecord::number`.
+    pub(super) number: u32,
     /// The limit it met, where that can be another than the soft limit.
     pub(super) limit: Option<u64>,
 }
@@ -60,7 +61,7 @@ impl Call {
     /// A call that takes no listener.
     #[inline(always)]
     pub(super) fn new(context: Context, task: Task) -> Self {
-        Self { context, task, file: ListenerFile::NONE, requested_backlog: 0, limit: None }
+        Self { context, task, file: ListenerFile::NONE, number: 0, limit: None }
     }
 
     #[inline(always)]
@@ -84,7 +85,7 @@ impl Call {
             kind: self.file.kind,
             has_limit: self.limit.is_some(),
             limit: self.limit.unwrap_or(0),
-            requested_backlog: self.requested_backlog,
+            number: self.number,
         }
     }
 

@@ -56,10 +56,10 @@ fn listen_kr(ctx: RetProbeContext) -> u32 {
 #[inline(always)]
 fn listening(context: Context, task: Task, [fd, backlog]: [u64; 2]) {
     #[expect(clippy::cast_possible_truncation, reason = "both are ints")]
-    let (fd, requested_backlog) = (fd as u32, backlog as u32);
+    let (fd, number) = (fd as u32, backlog as u32);
     let file = ListenerFile::of_fd(task, fd);
     if file.kind as u8 == FdKind::Socket as u8 {
-        let call = Call { file, requested_backlog, ..Call::new(context, task) };
+        let call = Call { file, number, ..Call::new(context, task) };
         count::emit::<count::Call>(
             &call.key(Door::Listen as u8, 0),
             0,

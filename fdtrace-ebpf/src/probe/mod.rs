@@ -4,6 +4,7 @@
 mod accept;
 mod call;
 mod fds;
+mod gauge;
 mod listen;
 mod refused;
 mod socket;

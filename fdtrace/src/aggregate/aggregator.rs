@@ -11,8 +11,8 @@ use super::{
     subject::{Subject, SubjectId, SubjectKey},
 };
 use crate::model::{
-    Backlog, BootTime, Failure, FailureEvent, FdLimits, FdUsage, Filter, Phase, Process, ProcessId,
-    Report, SystemLimits, Total,
+    Backlog, BootTime, Errno, Failure, FailureEvent, FdLimits, FdUsage, Filter, Phase, Process,
+    ProcessId, Report, SystemLimits, Total,
 };
 
 /// The most lines the totals have. The oldest that are over are folded into one number.
@@ -220,6 +220,20 @@ impl Aggregator {
         };
         let subjects = self.subjects.values().filter(there);
         subjects.filter(|subject| is_it(subject.key.failure)).map(|subject| subject.total).sum()
+    }
+
+    /// Whether an episode tells that a process has no descriptor left.
+    #[must_use]
+    pub fn is_exhausted(&self, process: ProcessId) -> bool {
+        self.episodes
+            .keys()
+            .any(|key| key.process == Some(process) && key.failure == Failure::Errno(Errno::EMFILE))
+    }
+
+    /// Whether an episode tells that a socket refuses clients.
+    #[must_use]
+    pub fn is_overflowing(&self, inode: u64) -> bool {
+        self.episodes.values().any(|episode| episode.is_about_queue(inode))
     }
 
     /// Slots to be taken from their keys now.

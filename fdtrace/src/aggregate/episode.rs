@@ -10,8 +10,8 @@ use super::{
     subject::{Subject, SubjectKey},
 };
 use crate::model::{
-    AcceptQueue, Backlog, BootTime, Ceiling, EpisodeReport, Errno, FdLimits, FdUsage, FileHandles,
-    Met, Outcome, Phase, Process, Refused, Target,
+    AcceptQueue, Backlog, BootTime, Ceiling, EpisodeReport, Errno, Failure, FdLimits, FdUsage,
+    FileHandles, Met, Outcome, Phase, Process, Refused, Target,
 };
 
 /// An episode of failed calls ends after so long without one: twice the longest pause after EMFILE
@@ -131,6 +131,14 @@ impl Episode {
     /// Whether clients of that listener are refused because of this episode.
     pub(super) fn explains(&self, target: &Target) -> bool {
         self.key.door.accepts() && self.key.failure.is_exhaustion() && self.key.target == *target
+    }
+
+    /// Whether it tells that the accept queue of a socket is full, or why it fills.
+    pub(super) fn is_about_queue(&self, inode: u64) -> bool {
+        let SubjectKey { door, failure, .. } = &self.key;
+        let is_full = matches!(failure, Failure::AcceptQueueFull { .. });
+        let explains = door.accepts() && failure.is_exhaustion();
+        (is_full || explains) && self.owners.contains_key(&inode)
     }
 
     /// What is due, and whether the episode is over.

@@ -1,4 +1,4 @@
-//! Stage 4: failures and counts → episodes and totals.
+//! Stage 4: failures and counts → episodes and totals; looks at what fills → warnings.
 //!
 //! Nothing here reads a clock, a file or the kernel: time is passed in, and what must be looked up
 //! is asked of a [`Host`].
@@ -9,6 +9,8 @@ mod slots;
 mod subject;
 #[cfg(test)]
 mod tests;
+mod warnings;
 
 pub use aggregator::{Aggregator, Host, Settings};
 pub use slots::SlotCount;
+pub use warnings::{Sample, Warnings, Watched};

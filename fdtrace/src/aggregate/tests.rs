@@ -198,6 +198,24 @@ fn a_descriptor_above_the_limit_takes_nobodys_place() {
 }
 
 #[test]
+fn what_an_episode_tells_is_known_while_it_is_open() {
+    let host = FakeHost::new();
+    let mut aggregator = aggregator(Filter::default());
+    let process = caller(7, 1.0).process;
+    assert!(!aggregator.is_exhausted(process) && !aggregator.is_overflowing(5));
+    record(&mut aggregator, &host, &event(0, 5, 10.0), 3).unwrap();
+    // Nobody can take from the queue either.
+    assert!(aggregator.is_exhausted(process) && aggregator.is_overflowing(5));
+    assert!(!aggregator.is_exhausted(caller(8, 1.0).process) && !aggregator.is_overflowing(6));
+    host.alive.set(false);
+    aggregator.tick(at(20.0), &host);
+    assert!(!aggregator.is_exhausted(process) && !aggregator.is_overflowing(5));
+    record(&mut aggregator, &host, &refusal(1, Door::Syn, 30.0), 4);
+    aggregator.set_owners(at(30.1), 5, &[], &host);
+    assert!(!aggregator.is_exhausted(process) && aggregator.is_overflowing(5));
+}
+
+#[test]
 fn sockets_of_one_address_are_one_line() {
     let host = FakeHost::new();
     let mut aggregator = aggregator(Filter::default());

@@ -26,7 +26,7 @@ use clap::{ArgAction, Args, Parser, Subcommand};
 
 use crate::{
     kernel::FormRequest,
-    model::{Comm, Errno, Pid},
+    model::{Comm, Errno, Pid, Thresholds},
 };
 use audit::AuditArgs;
 use doctor::DoctorArgs;
@@ -124,6 +124,11 @@ struct TraceArgs {
     /// Count every call that gets no descriptor, not just accept and socket: open, pipe, dup, …
     #[arg(long, help_heading = "Which failures")]
     fds: bool,
+
+    /// Warn when so many percent of a process's descriptors or of an accept queue are in use; or off
+    #[arg(long, value_name = "PERCENT", default_value = "80,95", value_parser = value::warn_at)]
+    #[arg(help_heading = "Which failures")]
+    warn_at: Thresholds,
 
     /// How often to write a line about failures that go on: 500ms, 10s, 2m, 1h
     #[arg(long, value_name = "TIME", default_value = "5s", value_parser = value::interval)]

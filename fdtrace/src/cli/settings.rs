@@ -5,7 +5,10 @@ use std::{ffi::OsStr, path::PathBuf, time::Duration};
 use clap::ValueEnum;
 
 use super::{AuditSettings, DoctorSettings, ExplainSettings, ListenersSettings, TraceArgs};
-use crate::{kernel::Request, model::Filter};
+use crate::{
+    kernel::Request,
+    model::{Filter, Thresholds},
+};
 
 /// What to do.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -29,6 +32,8 @@ pub enum Settings {
 pub struct TraceSettings {
     /// Which failures to report.
     pub filter: Filter,
+    /// At which shares of a limit to warn.
+    pub warn_at: Thresholds,
     /// The least time between two lines about one episode; at least 100 ms.
     pub interval: Duration,
     /// When to stop; `None` is never.
@@ -59,6 +64,7 @@ impl From<TraceArgs> for TraceSettings {
             comm,
             errno,
             fds,
+            warn_at,
             interval,
             duration,
             json,
@@ -73,6 +79,7 @@ impl From<TraceArgs> for TraceSettings {
         let filter = Filter { pids: pid, ports: port, comms: comm, errnos: errno };
         Self {
             filter,
+            warn_at,
             interval,
             duration,
             json,

@@ -60,6 +60,7 @@ fn definitions_are_consistent() {
 fn defaults() {
     let expected = TraceSettings {
         filter: Filter::default(),
+        warn_at: Thresholds::new(vec![80, 95]).unwrap(),
         interval: Duration::from_secs(5),
         duration: None,
         json: false,
@@ -85,6 +86,7 @@ fn every_flag_with_and_without_the_command() {
         "--comm=nginx,tmux: server",
         "--errno",
         "emfile,23",
+        "--warn-at=90,70",
         "--interval=500ms",
         "--duration=1h",
         "--json",
@@ -102,6 +104,7 @@ fn every_flag_with_and_without_the_command() {
             comms: vec![Comm::from_bytes(b"nginx"), Comm::from_bytes(b"tmux: server")],
             errnos: vec![Errno::EMFILE, Errno::ENFILE],
         },
+        warn_at: Thresholds::new(vec![70, 90]).unwrap(),
         interval: Duration::from_millis(500),
         duration: Some(Duration::from_secs(3600)),
         json: true,
@@ -117,6 +120,15 @@ fn every_flag_with_and_without_the_command() {
     assert_eq!(settings(&[&["trace"][..], &flags].concat()), expected);
     assert_eq!(settings(&["--colour", "never"]).colour, ColourChoice::Never);
     assert_eq!(settings(&["--comm", "123456789012345"]).filter.comms.len(), 1);
+}
+
+#[test]
+fn when_to_warn() {
+    assert_eq!(settings(&["--warn-at", "off"]).warn_at, Thresholds::default());
+    assert_eq!(settings(&["--warn-at", "50"]).warn_at.percents(), [50]);
+    for wrong in ["0", "100", "80,", "", "80 95", "on", "-5", "1000"] {
+        refused(&[&format!("--warn-at={wrong}")], "give percents from 1 to 99");
+    }
 }
 
 #[test]

@@ -6,7 +6,7 @@ use std::{net::IpAddr, time::Duration};
 
 use crate::{
     kernel::{FormChoice, FormRequest, probe_names},
-    model::{Comm, Errno, ListenerQuery, Pid, Subject, UnixName},
+    model::{Comm, Errno, ListenerQuery, Pid, Subject, Thresholds, UnixName},
 };
 
 /// Shorter ones would report faster than the kernel side tells (`DEFAULT_RECORD_INTERVAL_NS`).
@@ -88,6 +88,17 @@ pub(super) fn subject(text: &str) -> Result<Subject, String> {
         (_, Ok(_)) => Err("write an IPv6 address and its port as [ADDRESS]:PORT".to_owned()),
         (_, Err(_)) => Ok(Subject::Name(text.to_owned())),
     }
+}
+
+/// `80,95` or `off`
+pub(super) fn warn_at(text: &str) -> Result<Thresholds, String> {
+    if text == "off" {
+        return Ok(Thresholds::default());
+    }
+    let percents: Option<Vec<u8>> = text.split(',').map(|one| one.trim().parse().ok()).collect();
+    percents
+        .and_then(Thresholds::new)
+        .ok_or_else(|| "give percents from 1 to 99, as in 80,95; or off".to_owned())
 }
 
 /// `FORM` or `PROBE=FORM`

@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::{Failed, HeldFacts, LimitFacts, QueueFacts, SynFacts, held, limits, queue, syn_flood};
 use crate::model::{
     Acceptor, Backlog, Cause, Ceiling, Census, Certainty, Diagnosis, EpisodeReport, Errno, Failure,
-    Provenance,
+    FdSample, Provenance,
 };
 
 /// What is known of an episode; `None` where nobody looked, or nobody may.
@@ -17,6 +17,8 @@ pub struct EpisodeFacts<'a> {
     pub provenance: Option<&'a Provenance>,
     /// What the process has open.
     pub census: Option<&'a Census>,
+    /// How many descriptors it had before, the oldest first; empty where nobody looked.
+    pub before: &'a [FdSample],
     /// What its threads do.
     pub acceptor: Option<&'a Acceptor>,
     /// The network namespace that fdtrace is in.
@@ -55,7 +57,7 @@ fn of_call(facts: &EpisodeFacts<'_>, errno: Errno) -> Vec<Diagnosis> {
     });
     let of_use =
         facts.census.filter(|_| failed == Failed::Descriptor).map_or_else(Vec::new, |census| {
-            held(&HeldFacts { census, before: &[], acceptor: facts.acceptor })
+            held(&HeldFacts { census, before: facts.before, acceptor: facts.acceptor })
         });
     in_order(of_limit, of_use)
 }

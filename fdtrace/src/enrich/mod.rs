@@ -24,6 +24,6 @@ pub use cgroup::{Placement, placement};
 pub use netns::{Namespaces, NetnsDelta, NetnsFacts};
 pub use owners::{Owner, Owners, owners_now, same_process};
 pub use processes::Processes;
-pub use sock_diag::{HostListeners, NetnsListeners, TcpListeners, host_listeners};
+pub use sock_diag::{HostListeners, NetnsListeners, TcpListeners, accept_queues, host_listeners};
 pub use system::system_limits;
 pub use worker::Worker;

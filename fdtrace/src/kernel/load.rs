@@ -46,6 +46,8 @@ pub struct Options {
     pub slots: u32,
     /// Size of the ring buffer in bytes: a power of two, a page at least.
     pub ring_bytes: u32,
+    /// From which share of its soft limit on a process that accepts is told of, in percent; 0 is never.
+    pub gauge_share: u32,
     /// What to observe, and how.
     pub request: Request,
 }
@@ -272,6 +274,7 @@ fn load(options: &Options, offsets: &Offsets, host: &Host, cpus: u32) -> anyhow:
         .override_global(names::DOORS, doors.as_slice(), true)
         .override_global(names::COMPAT_DOORS, compat_doors.as_slice(), true)
         .override_global(names::SLOT_COUNT, &options.slots, true)
+        .override_global(names::GAUGE_SHARE, &options.gauge_share, true)
         .map_max_entries(names::SLOTS, options.slots)
         .map_max_entries(names::FREE_SLOTS, options.slots)
         .map_max_entries(names::FIRST_RECORDS, options.slots)
@@ -363,6 +366,7 @@ mod tests {
             names::RECORDS,
             names::OFFSETS,
             names::SLOT_COUNT,
+            names::GAUGE_SHARE,
             names::HOST,
             names::DOORS,
             names::COMPAT_DOORS,

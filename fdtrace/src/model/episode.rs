@@ -21,3 +21,15 @@ pub enum Outcome {
     /// It had not ended when fdtrace stopped.
     Unfinished,
 }
+
+impl Outcome {
+    /// Its stable name.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Recovered => "recovered",
+            Self::Exited => "exited",
+            Self::Unfinished => "unfinished",
+        }
+    }
+}

@@ -20,6 +20,8 @@ pub enum Event {
     Failure(FailureEvent),
     /// A process called listen(2).
     Listen(ListenEvent),
+    /// A process that accepts comes close to its limit.
+    Gauge(GaugeEvent),
 }
 
 /// One failed call or refused segment, with what was only known at that moment.
@@ -71,4 +73,19 @@ pub struct ListenEvent {
     pub queue: Option<AcceptQueue>,
     /// The requested backlog: listen's argument.
     pub requested: u32,
+}
+
+/// An accept that succeeded, of a process that is close to its soft limit of descriptors.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct GaugeEvent {
+    /// Who called accept.
+    pub caller: Caller,
+    /// Inode number of the socket it was called on; 0 where there is none.
+    pub inode: u64,
+    /// That socket.
+    pub target: Target,
+    /// The process's limits.
+    pub limits: Option<FdLimits>,
+    /// The descriptor that accept returned: all with a lower number are in use.
+    pub fd: u32,
 }

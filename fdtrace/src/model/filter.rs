@@ -20,14 +20,20 @@ impl Filter {
     /// Whether a failure is asked for. Of several owners of a listener one is enough.
     #[must_use]
     pub fn wants(&self, owners: &[Process], target: &Target, failure: Failure) -> bool {
-        fn any<T: PartialEq>(list: &[T], values: impl IntoIterator<Item = T>) -> bool {
-            list.is_empty() || values.into_iter().any(|value| list.contains(&value))
-        }
+        self.wants_of(owners, target) && any(&self.errnos, failure.errno())
+    }
+
+    /// Whether a warning is asked for: it has no errno.
+    #[must_use]
+    pub fn wants_warning(&self, owners: &[Process], target: &Target) -> bool {
+        self.wants_of(owners, target) && self.errnos.is_empty()
+    }
+
+    fn wants_of(&self, owners: &[Process], target: &Target) -> bool {
         let port = target.listener().and_then(|listener| listener.address.port());
         any(&self.pids, owners.iter().map(|owner| owner.id.pid))
             && any(&self.ports, port)
             && any(&self.comms, owners.iter().map(|owner| owner.comm.clone()))
-            && any(&self.errnos, failure.errno())
     }
 
     /// Whether failures like this one are reported as they happen.
@@ -40,6 +46,11 @@ impl Filter {
         let asked = failure.errno().is_none_or(|errno| self.errnos.contains(&errno));
         door.accepts() || failure.is_exhaustion() || asked
     }
+}
+
+/// Whether one of the values is listed, or the list asks for all.
+fn any<T: PartialEq>(list: &[T], values: impl IntoIterator<Item = T>) -> bool {
+    list.is_empty() || values.into_iter().any(|value| list.contains(&value))
 }
 
 #[cfg(test)]
@@ -73,6 +84,10 @@ mod tests {
         let pids = Filter { pids: vec![Pid(7)], ..Filter::default() };
         assert!(!pids.wants(&[], &Target::None, Failure::SynQueueFull));
         let errnos = Filter { errnos: vec![Errno::EMFILE], ..Filter::default() };
-        assert!(!errnos.wants(&[owner], &Target::None, Failure::SynQueueFull));
+        assert!(!errnos.wants(std::slice::from_ref(&owner), &Target::None, Failure::SynQueueFull));
+        // A warning has none either.
+        let warns =
+            |filter: &Filter| filter.wants_warning(std::slice::from_ref(&owner), &Target::None);
+        assert!(warns(&Filter::default()) && warns(&pids) && !warns(&errnos));
     }
 }

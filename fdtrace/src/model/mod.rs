@@ -17,6 +17,7 @@ mod provenance;
 mod report;
 mod socket;
 mod time;
+mod warning;
 
 pub use acceptor::{Acceptor, Behaviour, Syscall, Thread, ThreadState};
 pub use audit::{AuditReport, Audited, Finding, FindingKind, Level};
@@ -31,7 +32,7 @@ pub use doctor::{
     ProbeExamined, ProgramCost, SelfTest,
 };
 pub use episode::{Outcome, Phase};
-pub use event::{Caller, Event, FailureEvent, KeyId, ListenEvent};
+pub use event::{Caller, Event, FailureEvent, GaugeEvent, KeyId, ListenEvent};
 pub use explain::{
     Bystander, ExplainReport, Explanation, ListenerQuery, Subject, Verdict, is_called,
 };
@@ -52,3 +53,4 @@ pub use socket::{
     Unseen,
 };
 pub use time::{BootTime, WallClock};
+pub use warning::{Filling, Gauge, Resource, Thresholds, Warning, WarningReport};

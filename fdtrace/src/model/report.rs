@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::{
     AcceptQueue, Backlog, BootTime, Ceiling, Diagnosis, Door, Failure, FdUsage, FileHandles,
-    Outcome, Phase, Process, Target,
+    Outcome, Phase, Process, Target, WarningReport,
 };
 
 /// Anything an output writes.
@@ -16,6 +16,8 @@ pub enum Report {
     Episode(Box<EpisodeReport>),
     /// Why an episode's failures happen, and what to do.
     Diagnosed(Box<DiagnosisReport>),
+    /// Something is about to run out, or is not any more.
+    Warning(Box<WarningReport>),
     /// Something was not counted or not delivered.
     Lost(LostReport),
     /// The end.

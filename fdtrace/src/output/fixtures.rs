@@ -8,10 +8,10 @@ use std::{
 
 use crate::model::{
     AcceptQueue, Backlog, BootTime, Cause, Ceiling, Certainty, Comm, CounterPair, Diagnosis,
-    DiagnosisReport, Door, EpisodeReport, Errno, Evidence, Failure, FdLimits, FdUsage, Limit,
-    Listener, ListenerAddress, LostCount, LostKind, Outcome, Phase, Pid, ProbeReport, Process,
-    ProcessId, Reconciliation, Refused, RefusedForm, Remedy, Report, Started, Summary, Target,
-    Total, UnixName, Value, WallClock, When,
+    DiagnosisReport, Door, EpisodeReport, Errno, Evidence, Failure, FdLimits, FdUsage, Filling,
+    Gauge, Limit, Listener, ListenerAddress, LostCount, LostKind, Outcome, Phase, Pid, ProbeReport,
+    Process, ProcessId, Reconciliation, Refused, RefusedForm, Remedy, Report, Resource, Started,
+    Summary, Target, Total, UnixName, Value, WallClock, Warning, WarningReport, When,
 };
 
 /// Boot was at 2024-07-29 21:56:40.000 UTC.
@@ -178,6 +178,45 @@ pub(super) fn lasting(opened: EpisodeReport) -> EpisodeReport {
 pub(super) fn over(opened: EpisodeReport, outcome: Outcome) -> EpisodeReport {
     let EpisodeReport { at, phase, period, last, .. } = closed(outcome);
     EpisodeReport { at, phase, period, last, new: 0, ..lasting(opened) }
+}
+
+/// Descriptors are about to run out.
+pub(super) fn warned() -> WarningReport {
+    WarningReport {
+        at: at(3_120),
+        owners: nginx(0),
+        target: every(80),
+        resource: Resource::Fds(FdLimits { soft: Limit::Of(1024), hard: Limit::Of(4096) }),
+        warning: Warning {
+            outcome: None,
+            threshold: 80,
+            gauge: Gauge { used: 820, limit: 1024 },
+            filling: Some(Filling { per_second: 2.1, full_in: Duration::from_millis(97_143) }),
+            since: at(2_120),
+            most: 820,
+        },
+    }
+}
+
+/// And the queue of a listener that several share.
+pub(super) fn queue_warned() -> WarningReport {
+    let gauge = Gauge { used: 18, limit: 20 };
+    let warning = Warning { gauge, filling: None, most: 18, ..warned().warning };
+    WarningReport { owners: nginx(3), resource: Resource::AcceptQueue, warning, ..warned() }
+}
+
+/// It is over.
+pub(super) fn cleared(report: WarningReport, outcome: Outcome) -> WarningReport {
+    let gauge = Gauge { used: report.warning.gauge.used / 2, ..report.warning.gauge };
+    let warning = Warning {
+        outcome: Some(outcome),
+        threshold: 95,
+        gauge,
+        filling: None,
+        most: 980,
+        ..report.warning
+    };
+    WarningReport { at: at(81_440), warning, ..report }
 }
 
 pub(super) fn started() -> Started {

@@ -15,8 +15,8 @@ use crate::{
     diagnose::{self, EpisodeFacts},
     enrich::{acceptor, census, provenance},
     model::{
-        Acceptor, BootTime, Census, DiagnosisReport, EpisodeReport, Failure, Phase, ProcessId,
-        Provenance, Target,
+        Acceptor, BootTime, Census, DiagnosisReport, EpisodeReport, Failure, FdSample, Phase,
+        ProcessId, Provenance, Target,
     },
 };
 
@@ -35,6 +35,7 @@ type About = (Option<ProcessId>, Option<Target>, Failure);
 /// What was found out about an episode.
 pub(super) struct Found {
     report: Box<EpisodeReport>,
+    before: Vec<FdSample>,
     provenance: Option<Provenance>,
     census: Option<Census>,
     acceptor: Option<Acceptor>,
@@ -45,7 +46,7 @@ pub(super) struct Investigations {
     sender: UnboundedSender<Found>,
     found: UnboundedReceiver<Found>,
     running: usize,
-    waiting: VecDeque<Box<EpisodeReport>>,
+    waiting: VecDeque<(Box<EpisodeReport>, Vec<FdSample>)>,
     told: HashMap<About, Instant>,
     pace: census::Pace,
 }
@@ -63,8 +64,13 @@ impl Investigations {
         }
     }
 
-    /// Looks into an episode that was just reported, if there is something to find out.
-    pub(super) fn consider(&mut self, report: &EpisodeReport) {
+    /// Looks into an episode that was just reported, if there is something to find out. `before` is
+    /// asked how many descriptors its process had until then.
+    pub(super) fn consider(
+        &mut self,
+        report: &EpisodeReport,
+        before: impl FnOnce() -> Vec<FdSample>,
+    ) {
         let is_time = match report.failure {
             // Who they are shows after a while.
             Failure::SynQueueFull | Failure::SynCookieSent => report.phase == Phase::Updated,
@@ -74,7 +80,7 @@ impl Investigations {
         if !is_time || !is_worth_it || self.waiting.len() >= MOST_WAITING || !self.is_new(report) {
             return;
         }
-        self.waiting.push_back(Box::new(report.clone()));
+        self.waiting.push_back((Box::new(report.clone()), before()));
         self.go_on();
     }
 
@@ -97,13 +103,13 @@ impl Investigations {
     /// Starts what waits, as far as there is room.
     fn go_on(&mut self) {
         while self.running < MOST_AT_ONCE
-            && let Some(report) = self.waiting.pop_front()
+            && let Some((report, before)) = self.waiting.pop_front()
         {
             let lead = report.owners.first().map(|owner| owner.id);
             let takes_census = report.failure.errno().is_some()
                 && lead.is_some_and(|lead| self.pace.allows(Instant::now(), lead));
             self.running += 1;
-            tokio::spawn(look(report, takes_census, self.sender.clone()));
+            tokio::spawn(look(report, before, takes_census, self.sender.clone()));
         }
     }
 
@@ -117,7 +123,12 @@ impl Investigations {
 }
 
 /// Reads what there is to read.
-async fn look(report: Box<EpisodeReport>, takes_census: bool, sender: UnboundedSender<Found>) {
+async fn look(
+    report: Box<EpisodeReport>,
+    before: Vec<FdSample>,
+    takes_census: bool,
+    sender: UnboundedSender<Found>,
+) {
     let lead = report.owners.first().map(|owner| owner.id);
     let is_call = report.failure.errno().is_some();
     let (mut of_limit, mut of_fds, mut of_threads) = (None, None, None);
@@ -131,7 +142,8 @@ async fn look(report: Box<EpisodeReport>, takes_census: bool, sender: UnboundedS
         of_fds = answer(fds.and_then(started)).await;
         of_threads = answer(started(threads)).await;
     }
-    let found = Found { report, provenance: of_limit, census: of_fds, acceptor: of_threads };
+    let found =
+        Found { report, before, provenance: of_limit, census: of_fds, acceptor: of_threads };
     // Nobody waits for it any more when fdtrace stops.
     let _ = sender.send(found);
 }
@@ -148,11 +160,12 @@ async fn answer<T>(worker: Option<crate::enrich::Worker<T>>) -> Option<T> {
 impl Found {
     /// What follows from it; `None` where nothing does.
     pub(super) fn diagnose(self, at: BootTime, own_netns: Option<u32>) -> Option<DiagnosisReport> {
-        let Self { report, provenance, census, acceptor } = self;
+        let Self { report, before, provenance, census, acceptor } = self;
         let diagnoses = diagnose::episode(&EpisodeFacts {
             report: &report,
             provenance: provenance.as_ref(),
             census: census.as_ref(),
+            before: &before,
             acceptor: acceptor.as_ref(),
             own_netns,
         });

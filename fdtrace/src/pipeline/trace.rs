@@ -3,17 +3,19 @@
 use std::{
     collections::BTreeMap,
     path::{Path, PathBuf},
-    time::{Duration, SystemTime},
+    time::Duration,
 };
 
 use fdtrace_common::{Counter, Lost};
 
 use super::{
     Config, Stop,
+    clock::{boot_time, read_clocks},
     host::{Live, PROC, slot_count},
     investigate::{Found, Investigations},
     polled::Poller,
     reconcile::reconcile,
+    watch::Watch,
 };
 use crate::{
     aggregate::{Aggregator, Settings},
@@ -38,6 +40,7 @@ pub(super) struct Trace {
     pub(super) host: Live,
     aggregator: Aggregator,
     pub(super) investigations: Investigations,
+    watch: Watch,
     started: BootTime,
     /// Sockets that refused clients: their owners are looked for, and may change. True once a scan
     /// has looked: what listen(2) showed is one owner, and there may be others.
@@ -53,7 +56,7 @@ pub(super) struct Trace {
 impl Trace {
     /// Attaches.
     pub(super) fn new(config: Config) -> anyhow::Result<Self> {
-        let Config { filter, interval, kernel, .. } = config;
+        let Config { filter, interval, kernel, thresholds, .. } = config;
         // Finding the namespaces takes milliseconds: before. Reading their counters takes
         // microseconds, in which the kernel and fdtrace do not yet count the same.
         let mut namespaces = Namespaces::new(PathBuf::from(PROC));
@@ -65,6 +68,7 @@ impl Trace {
             poller,
             host: Live::new(kernel, namespaces),
             investigations: Investigations::new(),
+            watch: Watch::new(thresholds, filter.clone()),
             aggregator: Aggregator::new(Settings { filter, interval }),
             started: boot_time(),
             refusing: BTreeMap::new(),
@@ -104,6 +108,12 @@ impl Trace {
             Ok(Event::Listen(event)) => {
                 self.host.note_listen(&event);
                 Ok(())
+            }
+            Ok(Event::Gauge(event)) => {
+                match self.watch.take(boot_time(), event, &mut self.host, &self.aggregator) {
+                    Some(report) => self.write(sink, &report),
+                    None => Ok(()),
+                }
             }
             Err(error) => {
                 log::warn!("a record of the eBPF side cannot be decoded: {error}");
@@ -213,6 +223,9 @@ impl Trace {
         // Also while there is nothing to count: an open file of a namespace keeps it from ending.
         self.host.namespaces.borrow_mut().refresh();
         self.poll(sink)?;
+        for report in self.watch.tick(boot_time(), &mut self.host, &self.aggregator) {
+            self.write(sink, &report)?;
+        }
         if self.aggregator.is_idle() {
             return Ok(());
         }
@@ -369,7 +382,9 @@ impl Trace {
 
     fn write(&mut self, sink: &mut dyn Sink, report: &Report) -> Result<(), Stop> {
         if let Report::Episode(episode) = report {
-            self.investigations.consider(episode);
+            let lead = episode.owners.first().map(|owner| owner.id);
+            let before = || lead.map(|lead| self.watch.samples(lead)).unwrap_or_default();
+            self.investigations.consider(episode, before);
         }
         let now = read_clocks();
         let expected = self.clock.date(now.boot);
@@ -388,16 +403,4 @@ fn refused_form(refused: &Refused) -> RefusedForm {
 fn kernel_release() -> String {
     std::fs::read_to_string("/proc/sys/kernel/osrelease")
         .map_or_else(|_| "unknown".to_owned(), |release| release.trim().to_owned())
-}
-
-fn read_clocks() -> WallClock {
-    WallClock { boot: boot_time(), wall: SystemTime::now() }
-}
-
-fn boot_time() -> BootTime {
-    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
-    // SAFETY: `time` is a valid place for the result; every kernel with BTF has this clock.
-    unsafe { libc::clock_gettime(libc::CLOCK_BOOTTIME, &raw mut time) };
-    let seconds = u64::try_from(time.tv_sec).unwrap_or(0);
-    BootTime(Duration::new(seconds, u32::try_from(time.tv_nsec).unwrap_or(0)))
 }

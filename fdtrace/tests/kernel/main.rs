@@ -18,6 +18,7 @@ mod host;
 mod odd_hosts;
 mod queue_workload;
 mod queues;
+mod warnings;
 mod workload;
 
 use std::process::ExitCode;
@@ -33,6 +34,7 @@ fn main() -> ExitCode {
             "container" => odd_hosts::run(),
             spec if spec.starts_with('{') => queue_workload::run(spec),
             spec if spec.starts_with("doors=") => doors::run(spec),
+            spec if spec.starts_with("holds=") => warnings::run(spec),
             spec => workload::run(spec),
         }
         return ExitCode::SUCCESS;
@@ -48,6 +50,7 @@ fn main() -> ExitCode {
         attribution::TESTS,
         errnos::TESTS,
         episodes::TESTS,
+        warnings::TESTS,
     ];
     let trials = tests
         .iter()

@@ -57,7 +57,12 @@ impl Workload {
 
     /// Lets it fail.
     pub(crate) fn go(&mut self) {
-        self.stdin.as_mut().unwrap().write_all(b"go\n").unwrap();
+        self.tell("go");
+    }
+
+    /// Gives it a line.
+    pub(crate) fn tell(&mut self, what: &str) {
+        writeln!(self.stdin.as_mut().unwrap(), "{what}").unwrap();
     }
 
     /// Waits until it has failed as often as it should; returns what it counted.

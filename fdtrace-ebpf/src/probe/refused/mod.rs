@@ -78,7 +78,7 @@ fn count<A: Access, C: EbpfContext>(
         kind: FdKind::Socket,
         has_limit: false,
         limit: 0,
-        requested_backlog: 0,
+        number: 0,
     };
     if let Some(slot) = count::failure::<Segment, _>(ctx, &key, &about) {
         remember(slot, client);

@@ -51,7 +51,9 @@ impl<'a> Meter<'a> {
     }
 }
 
-fn thread_cpu() -> Duration {
+/// What the calling thread has used of a core since it began.
+#[must_use]
+pub fn thread_cpu() -> Duration {
     let now = clock_gettime(ClockId::ThreadCPUTime);
     // It counts up from 0: neither part is ever negative.
     let seconds = Duration::from_secs(now.tv_sec.unsigned_abs());

@@ -23,7 +23,7 @@ use rustix::{
     thread::{LinkNameSpaceType, move_into_link_name_space},
 };
 
-pub use self::budget::{Budget, Pace};
+pub use self::budget::{Budget, Pace, thread_cpu};
 use self::{
     budget::Meter,
     descriptors::{Descriptors, Walked},

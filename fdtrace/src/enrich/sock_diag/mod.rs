@@ -33,7 +33,7 @@ pub struct TcpListeners {
 /// Lists the TCP listeners of the network namespace that the calling thread is in. `proc_net` is
 /// the same namespace's directory: `/proc/thread-self/net`.
 pub(super) fn tcp_listeners(netns: Option<u32>, proc_net: &Path) -> io::Result<TcpListeners> {
-    let dumped = inet::listeners(netns).map_err(|error| unavailable("tcp_diag", &error));
+    let dumped = accept_queues(netns);
     if let Ok(sockets) = &dumped
         && !sockets.is_empty()
     {
@@ -50,6 +50,12 @@ pub(super) fn tcp_listeners(netns: Option<u32>, proc_net: &Path) -> io::Result<T
         (Err(error), Ok(sockets)) => Ok(TcpListeners { sockets, fallback: Some(error) }),
         (Err(error), Err(_)) => Err(error),
     }
+}
+
+/// The same by sock_diag(7) or not at all: what `/proc` shows has no limits, and costs as much as the
+/// namespace has connections.
+pub fn accept_queues(netns: Option<u32>) -> io::Result<Vec<ListeningSocket>> {
+    inet::listeners(netns).map_err(|error| unavailable("tcp_diag", &error))
 }
 
 /// The TCP listeners in a `/proc/PID/net`, of a namespace that need not be the caller's: addresses

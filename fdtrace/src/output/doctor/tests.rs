@@ -301,28 +301,29 @@ fn json_has_what_text_has() {
 }
 
 /// docs/doctor.md names every field and value, and its example is what is written.
+fn names(value: &Value, found: &mut Vec<String>) {
+    match value {
+        Value::Object(fields) => {
+            for (key, value) in fields {
+                if key == "enum" {
+                    let words = value.as_array().unwrap().iter();
+                    found.extend(words.map(|word| word.as_str().unwrap().to_owned()));
+                } else if key == "required" {
+                    let words = value.as_array().unwrap().iter();
+                    found.extend(words.map(|word| word.as_str().unwrap().to_owned()));
+                }
+                names(value, found);
+            }
+        }
+        Value::Array(values) => values.iter().for_each(|value| names(value, found)),
+        _ => {}
+    }
+}
+
 #[test]
 fn documented() {
     let text = doctor_text(&working(), Colour::Never);
     assert!(DOCS.contains(&text), "not in docs/doctor.md:\n{text}");
-    fn names(value: &Value, found: &mut Vec<String>) {
-        match value {
-            Value::Object(fields) => {
-                for (key, value) in fields {
-                    if key == "enum" {
-                        let words = value.as_array().unwrap().iter();
-                        found.extend(words.map(|word| word.as_str().unwrap().to_owned()));
-                    } else if key == "required" {
-                        let words = value.as_array().unwrap().iter();
-                        found.extend(words.map(|word| word.as_str().unwrap().to_owned()));
-                    }
-                    names(value, found);
-                }
-            }
-            Value::Array(values) => values.iter().for_each(|value| names(value, found)),
-            _ => {}
-        }
-    }
     let mut found = Vec::new();
     names(&serde_json::from_str(SCHEMA).unwrap(), &mut found);
     for name in found {

@@ -8,6 +8,7 @@ mod kernel;
 #[cfg(test)]
 mod tests;
 pub(super) mod view;
+mod warning;
 
 use std::io::{self, Write};
 

@@ -10,12 +10,12 @@ use super::*;
 use crate::{
     model::{
         Backlog, Door, EpisodeReport, Errno, Failure, FdLimits, FdUsage, Limit, ListenerAddress,
-        LostReport, Outcome, Process, Refused, Summary, Target, UnixName,
+        LostReport, Outcome, Process, Refused, Summary, Target, UnixName, WarningReport,
     },
     output::fixtures::{
-        at, clock, closed, diagnosed, episode, every, ipv4, lasting, listener, lost, namespace,
-        opened, over, overflow, process, socket, started, stranger, summary, syn_queue, total,
-        unix, unknown, updated,
+        at, cleared, clock, closed, diagnosed, episode, every, ipv4, lasting, listener, lost,
+        namespace, opened, over, overflow, process, queue_warned, socket, started, stranger,
+        summary, syn_queue, total, unix, unknown, updated, warned,
     },
 };
 
@@ -104,6 +104,15 @@ fn every_shape() -> Vec<Report> {
     reports.extend([
         Report::Started(started()),
         Report::Diagnosed(Box::new(diagnosed())),
+        Report::Warning(Box::new(warned())),
+        Report::Warning(Box::new(queue_warned())),
+        Report::Warning(Box::new(cleared(warned(), Outcome::Recovered))),
+        Report::Warning(Box::new(cleared(queue_warned(), Outcome::Exited))),
+        Report::Warning(Box::new(WarningReport {
+            owners: Vec::new(),
+            target: Target::Unread,
+            ..queue_warned()
+        })),
         Report::Lost(LostReport { at: at(0), lost: lost(3, None) }),
         Report::Summary(summary(Vec::new())),
         Report::Summary(Summary { kernel: Vec::new(), ..summary(Vec::new()) }),
@@ -163,6 +172,22 @@ fn how_episodes_go_on() {
         let end = value(&episode(closed(outcome)));
         assert_eq!((&end["kind"], &end["outcome"]), (&"episode_closed".into(), &expected.into()));
     }
+}
+
+#[test]
+fn warnings() {
+    let line = value(&Report::Warning(Box::new(warned())));
+    assert_eq!(line["kind"], "warning_raised");
+    assert_eq!(line["fds"], json!({"open": 820, "soft": 1024, "hard": 4096}));
+    assert_eq!((&line["resource"], &line["threshold"]), (&json!("fds"), &json!(80)));
+    assert_eq!((&line["share"], &line["per_second"]), (&json!(0.801), &json!(2.1)));
+    assert_eq!((&line["full_in_s"], &line["accept_queue"]), (&json!(97.143), &json!(null)));
+    assert_eq!(line.get("outcome"), None);
+    let line = value(&Report::Warning(Box::new(cleared(queue_warned(), Outcome::Recovered))));
+    assert_eq!((&line["kind"], &line["outcome"]), (&json!("warning_cleared"), &json!("recovered")));
+    assert_eq!(line["accept_queue"], json!({"length": 9, "limit": 20}));
+    assert_eq!((&line["fds"], &line["full_in_s"]), (&json!(null), &json!(null)));
+    assert_eq!(line["processes"].as_array().unwrap().len(), 4);
 }
 
 #[test]

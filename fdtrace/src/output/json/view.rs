@@ -7,7 +7,7 @@ use std::{borrow::Cow, net::IpAddr, time::Duration};
 use jiff::Timestamp;
 use serde::{Serialize, Serializer, ser::SerializeMap as _};
 
-use super::{diagnosis::Diagnosis, kernel::Kernel};
+use super::{diagnosis::Diagnosis, kernel::Kernel, warning::Warning};
 use crate::model::{
     self, BootTime, Door, EpisodeReport, Failure, FdUsage, Limit, ListenerAddress, LostCount,
     Outcome, Phase, ProbeReport, Report, Target, UnixName, WallClock,
@@ -31,6 +31,7 @@ enum Body<'a> {
     Started(Started<'a>),
     Episode(Box<Episode<'a>>),
     Diagnosed(Box<Diagnosed<'a>>),
+    Warning(Box<Warning<'a>>),
     Lost { lost: Lost<'a> },
     Summary(Summary<'a>),
 }
@@ -137,9 +138,9 @@ struct FileHandles {
 }
 
 #[derive(Serialize)]
-struct AcceptQueue {
-    length: u32,
-    limit: u32,
+pub(super) struct AcceptQueue {
+    pub(super) length: u64,
+    pub(super) limit: u64,
 }
 
 #[derive(Serialize)]
@@ -211,6 +212,11 @@ impl<'a> Line<'a> {
                 };
                 (*at, "episode_diagnosed", Body::Diagnosed(Box::new(body)))
             }
+            Report::Warning(report) => {
+                let is_over = report.warning.outcome.is_some();
+                let kind = if is_over { "warning_cleared" } else { "warning_raised" };
+                (report.at, kind, Body::Warning(Box::new(Warning::new(report, clock))))
+            }
             Report::Lost(report) => (report.at, "lost", Body::Lost { lost: Lost(&report.lost) }),
             Report::Summary(summary) => {
                 let model::Summary { started, at, totals, lost, kernel, probes } = summary;
@@ -241,9 +247,10 @@ impl<'a> Episode<'a> {
             file_handles: report
                 .handles
                 .map(|model::FileHandles { used, max }| FileHandles { used, max }),
-            accept_queue: report
-                .queue
-                .map(|model::AcceptQueue { length, limit }| AcceptQueue { length, limit }),
+            accept_queue: report.queue.map(|model::AcceptQueue { length, limit }| AcceptQueue {
+                length: length.into(),
+                limit: limit.into(),
+            }),
             backlog: report.backlog.map(backlog),
             refused: report.refused.map(|model::Refused { attempts, connections, is_polled }| {
                 Refused {
@@ -255,11 +262,7 @@ impl<'a> Episode<'a> {
             first: date(report.first, clock),
             last: date(report.last, clock),
             duration_s: seconds(report.last.since(report.first)),
-            outcome: report.outcome().map(|outcome| match outcome {
-                Outcome::Recovered => "recovered",
-                Outcome::Exited => "exited",
-                Outcome::Unfinished => "unfinished",
-            }),
+            outcome: report.outcome().map(Outcome::name),
         }
     }
 }
@@ -350,7 +353,7 @@ fn unix_path(name: &UnixName) -> Option<Cow<'_, str>> {
     }
 }
 
-const fn target(target: &Target) -> &'static str {
+pub(super) const fn target(target: &Target) -> &'static str {
     match target {
         Target::Listener(_) => "listener",
         Target::None => "none",
@@ -401,7 +404,7 @@ pub(in crate::output) fn date(at: BootTime, clock: &WallClock) -> String {
 }
 
 /// Whole milliseconds as seconds.
-fn seconds(duration: Duration) -> f64 {
+pub(super) fn seconds(duration: Duration) -> f64 {
     Duration::new(duration.as_secs(), duration.subsec_millis() * 1_000_000).as_secs_f64()
 }
 

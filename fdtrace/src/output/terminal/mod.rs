@@ -12,6 +12,7 @@ mod start;
 pub(super) mod table;
 #[cfg(test)]
 mod tests;
+mod warning;
 pub(super) mod words;
 
 use std::io::{self, Write};
@@ -79,6 +80,7 @@ impl<W: Write> Sink for Terminal<W> {
                 let follows = opened == Some(about(owners, target, *door, *failure));
                 diagnosis::report(report, &times, follows)
             }
+            Report::Warning(report) => warning::line(report, &times, self.colour),
             Report::Lost(lost) => lost::lines(lost, &times, self.colour),
             Report::Summary(summary) => table::summary(summary, &times),
         };

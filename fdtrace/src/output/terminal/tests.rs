@@ -2,6 +2,7 @@
 
 mod refusals;
 mod summary;
+mod warnings;
 
 use std::{io, net::Ipv6Addr};
 

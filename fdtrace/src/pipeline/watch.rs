@@ -1,0 +1,260 @@
+//! What is about to run out: descriptors of processes that accept, and accept queues.
+//!
+//! Nobody goes through all processes: the kernel side tells of one when accept returns a descriptor
+//! close to its limit, and only those are looked at, once a second. Queues come from one list of the
+//! listeners of our own network namespace.
+
+use std::{
+    collections::{BTreeMap, HashSet},
+    time::Duration,
+};
+
+use super::host::Live;
+use crate::{
+    aggregate::{Aggregator, Host as _, Sample, Warnings, Watched},
+    enrich::{accept_queues, census::thread_cpu},
+    model::{
+        AcceptQueue, BootTime, Caller, FdLimits, FdSample, FdUsage, Filter, Gauge, GaugeEvent,
+        ListeningSocket, Process, ProcessId, Report, Resource, Target, Thresholds, Warning,
+        WarningReport,
+    },
+};
+
+/// Between two looks; ticks come about once a second.
+const PERIOD: Duration = Duration::from_millis(800);
+/// And so many times as long as the look took on a core: 0.05 % of one for all queues,
+const REST_PER_LIST: u32 = 2000;
+/// and 0.1 % of one for all processes.
+const REST_PER_LOOK: u32 = 1000;
+/// After queues could not be listed.
+const REST_AFTER_FAILURE: Duration = Duration::from_secs(60);
+
+/// Everything that is watched.
+pub(super) struct Watch {
+    warnings: Warnings,
+    filter: Filter,
+    is_off: bool,
+    processes: BTreeMap<ProcessId, Accepting>,
+    next_processes: BootTime,
+    /// By inode.
+    queues: BTreeMap<u64, Listening>,
+    next_queues: BootTime,
+    is_failing: bool,
+}
+
+/// A process that is close to its limit.
+struct Accepting {
+    caller: Caller,
+    target: Target,
+    limits: Option<FdLimits>,
+}
+
+/// A listener whose accept queue is.
+struct Listening {
+    socket: ListeningSocket,
+    /// Who was said to own it, where there was a warning.
+    told: Option<Vec<Process>>,
+}
+
+impl Watch {
+    pub(super) fn new(thresholds: Thresholds, filter: Filter) -> Self {
+        Self {
+            is_off: thresholds.lowest().is_none(),
+            warnings: Warnings::new(thresholds),
+            filter,
+            processes: BTreeMap::new(),
+            next_processes: BootTime::default(),
+            queues: BTreeMap::new(),
+            next_queues: BootTime::default(),
+            is_failing: false,
+        }
+    }
+
+    /// How many descriptors a process had, at each look; none where nobody looked.
+    pub(super) fn samples(&self, process: ProcessId) -> Vec<FdSample> {
+        let samples = self.warnings.samples(Watched::Fds(process));
+        let sample = |Sample { at, used }| FdSample { at, open: used, connections: None };
+        samples.map(sample).collect()
+    }
+
+    /// Takes what the kernel side tells of a process.
+    pub(super) fn take(
+        &mut self,
+        now: BootTime,
+        event: GaugeEvent,
+        host: &mut Live,
+        aggregator: &Aggregator,
+    ) -> Option<Report> {
+        let GaugeEvent { caller, inode, target, limits, .. } = event;
+        if target.listener().is_some() {
+            host.owners.note(inode, caller.process, &caller.comm);
+        }
+        let id = caller.process;
+        if let Some(known) = self.processes.get_mut(&id) {
+            // It is looked at anyway.
+            known.target = target;
+            return None;
+        }
+        if !self.filter.wants_warning(&[host.describe(&caller)], &target) {
+            return None;
+        }
+        self.processes.insert(id, Accepting { caller, target, limits });
+        self.look(now, id, host, aggregator)
+    }
+
+    /// Looks again at what is close to its limit: to be called about once a second.
+    pub(super) fn tick(
+        &mut self,
+        now: BootTime,
+        host: &mut Live,
+        aggregator: &Aggregator,
+    ) -> Vec<Report> {
+        let mut reports = Vec::new();
+        if self.is_off {
+            return reports;
+        }
+        if now >= self.next_processes {
+            let before = thread_cpu();
+            let ids: Vec<_> = self.processes.keys().copied().collect();
+            for id in ids {
+                reports.extend(self.look(now, id, host, aggregator));
+            }
+            self.next_processes = after(now, thread_cpu().saturating_sub(before), REST_PER_LOOK);
+        }
+        if now >= self.next_queues {
+            let before = thread_cpu();
+            reports.extend(self.look_at_queues(now, host, aggregator));
+            self.next_queues = if self.is_failing {
+                BootTime(now.0 + REST_AFTER_FAILURE)
+            } else {
+                after(now, thread_cpu().saturating_sub(before), REST_PER_LIST)
+            };
+        }
+        reports
+    }
+
+    fn look(
+        &mut self,
+        now: BootTime,
+        id: ProcessId,
+        host: &mut Live,
+        aggregator: &Aggregator,
+    ) -> Option<Report> {
+        let accepting = self.processes.get_mut(&id)?;
+        let FdUsage { open, limits } = host.fds(id, accepting.limits);
+        accepting.limits = limits;
+        let what = Watched::Fds(id);
+        let warning = match open.zip(limits) {
+            Some((used, limits)) => {
+                let limit = limits.soft.number().unwrap_or(u64::MAX);
+                let is_superseded = aggregator.is_exhausted(id);
+                self.warnings.look(now, what, Gauge { used, limit }, is_superseded)
+            }
+            None if host.is_alive(id) => None,
+            None => self.warnings.gone(now, what),
+        };
+        let report = warning.zip(limits).map(|(warning, limits)| {
+            let owners = vec![host.describe(&accepting.caller)];
+            report(now, owners, accepting.target.clone(), Resource::Fds(limits), warning)
+        });
+        if !self.warnings.watches(what) {
+            self.processes.remove(&id);
+        }
+        report
+    }
+
+    fn look_at_queues(
+        &mut self,
+        now: BootTime,
+        host: &mut Live,
+        aggregator: &Aggregator,
+    ) -> Vec<Report> {
+        let own = host.namespaces.borrow().own();
+        let sockets = match accept_queues(own) {
+            Ok(sockets) => sockets,
+            Err(error) => {
+                if !self.is_failing {
+                    log::warn!("accept queues are not watched: {error}");
+                }
+                self.is_failing = true;
+                return Vec::new();
+            }
+        };
+        self.is_failing = false;
+        let mut reports = Vec::new();
+        let there: HashSet<_> = sockets.iter().map(|socket| socket.inode).collect();
+        for socket in sockets {
+            reports.extend(self.look_at_queue(now, socket, host, aggregator));
+        }
+        let closed = self.queues.keys().filter(|inode| !there.contains(inode));
+        for inode in closed.copied().collect::<Vec<_>>() {
+            if let Some(warning) = self.warnings.gone(now, Watched::Queue(inode)) {
+                reports.extend(self.report_queue(now, inode, warning, host));
+            }
+            self.queues.remove(&inode);
+        }
+        reports
+    }
+
+    fn look_at_queue(
+        &mut self,
+        now: BootTime,
+        socket: ListeningSocket,
+        host: &mut Live,
+        aggregator: &Aggregator,
+    ) -> Option<Report> {
+        let AcceptQueue { length, limit } = socket.queue()?;
+        let (inode, what) = (socket.inode, Watched::Queue(socket.inode));
+        let gauge = Gauge { used: length.into(), limit: limit.into() };
+        let is_superseded = self.warnings.watches(what) && aggregator.is_overflowing(inode);
+        let warning = self.warnings.look(now, what, gauge, is_superseded);
+        let is_watched = self.warnings.watches(what);
+        if is_watched && !self.queues.contains_key(&inode) {
+            // The answer is there when there is something to say.
+            host.owners.request(inode);
+            self.queues.insert(inode, Listening { socket, told: None });
+        }
+        let report = warning.and_then(|warning| self.report_queue(now, inode, warning, host));
+        if !is_watched {
+            self.queues.remove(&inode);
+        }
+        report
+    }
+
+    fn report_queue(
+        &mut self,
+        now: BootTime,
+        inode: u64,
+        warning: Warning,
+        host: &mut Live,
+    ) -> Option<Report> {
+        let listening = self.queues.get_mut(&inode)?;
+        let target = Target::Listener(listening.socket.listener.clone());
+        let owners = if warning.outcome.is_none() {
+            let owners = host.owners_of(inode).unwrap_or_default();
+            if !self.filter.wants_warning(&owners, &target) {
+                return None;
+            }
+            listening.told = Some(owners.clone());
+            owners
+        } else {
+            listening.told.take()?
+        };
+        Some(report(now, owners, target, Resource::AcceptQueue, warning))
+    }
+}
+
+/// When to look again at what took so long.
+fn after(now: BootTime, took: Duration, rest: u32) -> BootTime {
+    BootTime(now.0 + PERIOD.max(took * rest))
+}
+
+fn report(
+    at: BootTime,
+    owners: Vec<Process>,
+    target: Target,
+    resource: Resource,
+    warning: Warning,
+) -> Report {
+    Report::Warning(Box::new(WarningReport { at, owners, target, resource, warning }))
+}

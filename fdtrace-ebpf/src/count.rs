@@ -29,10 +29,8 @@ use crate::{
 #[derive(Clone, Copy)]
 pub(crate) struct About {
     pub(crate) context: Context,
-    /// The file that a call of the current task was made on; or, where `is_segment`, the socket
-    /// that refused a segment, which is nobody's call.
+    /// The file that a call was made on, or the socket that refused a segment.
     pub(crate) place: *const c_void,
-    pub(crate) is_segment: bool,
     /// What the file is.
     pub(crate) kind: FdKind,
     /// The limit it met, where that can be another than the soft limit.
@@ -40,6 +38,26 @@ pub(crate) struct About {
     pub(crate) limit: u64,
     /// See `FailureRecord::number`.
     pub(crate) number: u32,
+}
+
+/// What failed. A constant, for what asks after the current task must not be in a program that sees
+/// packets: older kernels know no such helper there.
+pub(crate) trait Kind {
+    const IS_CALL: bool;
+}
+
+/// A call of the current task.
+pub(crate) struct Call;
+
+/// A client's segment: no process is current.
+pub(crate) struct Segment;
+
+impl Kind for Call {
+    const IS_CALL: bool = true;
+}
+
+impl Kind for Segment {
+    const IS_CALL: bool = false;
 }
 
 /// A context of programs. What two of them write without atomics is kept apart, for one can
@@ -70,11 +88,15 @@ const _: () = assert!(Context::PipeExit as u32 + 1 == CONTEXTS);
 /// Counts one failure, and writes a record of it where one is due. Returns its slot, if it was
 /// counted.
 #[inline(always)]
-pub(crate) fn failure<C: EbpfContext>(ctx: &C, key: &FailureKey, about: &About) -> Option<u32> {
+pub(crate) fn failure<K: Kind, C: EbpfContext>(
+    ctx: &C,
+    key: &FailureKey,
+    about: &About,
+) -> Option<u32> {
     // SAFETY: the value is a number, written once by whoever inserted the key.
     let slot = match unsafe { SLOTS.get(key) } {
         Some(slot) => *slot,
-        None => u32::try_from(new_slot(ctx.as_ptr(), key, about)).ok()?,
+        None => u32::try_from(new_slot::<K>(ctx.as_ptr(), key, about)).ok()?,
     };
     // SAFETY: the helper takes nothing.
     let cpu = unsafe { bpf_get_smp_processor_id() };
@@ -96,7 +118,7 @@ pub(crate) fn failure<C: EbpfContext>(ctx: &C, key: &FailureKey, about: &About) 
         due
     };
     if due {
-        emit(key, slot, RECORD_FAILURE, about);
+        emit::<K>(key, slot, RECORD_FAILURE, about);
     }
     Some(slot)
 }
@@ -112,9 +134,9 @@ impl EbpfContext for AnyContext {
 
 /// Gives a new key a slot. Negative: the failure is not counted, and that is counted.
 ///
-/// Not inlined, nor is what follows: it is rare, and one copy serves every program.
+/// Not inlined, nor is what follows: it is rare, and one copy serves every program of a kind.
 #[inline(never)]
-fn new_slot(ctx: *mut c_void, key: &FailureKey, about: &About) -> i64 {
+fn new_slot<K: Kind>(ctx: *mut c_void, key: &FailureKey, about: &About) -> i64 {
     let ctx = AnyContext(ctx);
     let Ok(Some(slot)) = FREE_SLOTS.pop() else {
         if count(about.context, Counter::KeysFull) {
@@ -125,7 +147,7 @@ fn new_slot(ctx: *mut c_void, key: &FailureKey, about: &About) -> i64 {
     // The record is written before the key can be found, and marked whole after.
     if let Some(record) = FIRST_RECORDS.get_ptr_mut(slot) {
         // SAFETY: the slot is ours alone until its key is inserted.
-        fill(unsafe { &mut *record }, key, slot, about);
+        fill::<K>(unsafe { &mut *record }, key, slot, about);
     }
     if SLOTS.insert(key, slot, u64::from(BPF_NOEXIST)).is_ok() {
         if let Some(record) = FIRST_RECORDS.get_ptr_mut(slot) {
@@ -149,14 +171,14 @@ fn new_slot(ctx: *mut c_void, key: &FailureKey, about: &About) -> i64 {
 
 /// Writes a record to the ring buffer.
 #[inline(never)]
-pub(crate) fn emit(key: &FailureKey, slot: u32, kind: u32, about: &About) {
+pub(crate) fn emit<K: Kind>(key: &FailureKey, slot: u32, kind: u32, about: &About) {
     let Some(record) = SCRATCH.get_ptr_mut(about.context as u32) else {
         count(about.context, Counter::RingFull);
         return;
     };
     // SAFETY: a per-CPU element of this context, and nothing else in it runs on this CPU meanwhile.
     let record = unsafe { &mut *record };
-    fill(record, key, slot, about);
+    fill::<K>(record, key, slot, about);
     record.kind = kind;
     if RECORDS.output::<FailureRecord>(&*record, 0).is_err() {
         count(about.context, Counter::RingFull);
@@ -164,7 +186,7 @@ pub(crate) fn emit(key: &FailureKey, slot: u32, kind: u32, about: &About) {
 }
 
 #[inline(never)]
-fn fill(record: &mut FailureRecord, key: &FailureKey, slot: u32, about: &About) {
+fn fill<K: Kind>(record: &mut FailureRecord, key: &FailureKey, slot: u32, about: &About) {
     record.key = *key;
     // SAFETY: takes nothing.
     record.boot_ns = unsafe { bpf_ktime_get_boot_ns() };
@@ -196,11 +218,11 @@ fn fill(record: &mut FailureRecord, key: &FailureKey, slot: u32, about: &About) 
         record.limit = about.limit;
         known |= valid::LIMIT;
     }
-    let listener = if about.is_segment {
-        listener::describe(about.place, &mut record.listener)
-    } else {
+    let listener = if K::IS_CALL {
         known |= fill_task(record);
         listener::describe_file(about.place, about.kind, &mut record.listener)
+    } else {
+        listener::describe(about.place, &mut record.listener)
     };
     match listener {
         Ok(listener) => known |= listener,

@@ -16,7 +16,9 @@ use crate::{
     cli::DoctorSettings,
     enrich::{HostListeners, host_listeners},
     kernel::{Examination, HostError, Kernel, Options, Timing},
-    model::{Check, DoctorReport, Fact, FactState, ProbeExamined, ProgramCost, SelfTest, Verdict},
+    model::{
+        Check, DoctorReport, DoctorVerdict, Fact, FactState, ProbeExamined, ProgramCost, SelfTest,
+    },
     output::{Colour, doctor_json, doctor_text},
 };
 
@@ -26,7 +28,7 @@ pub fn examine(
     settings: &DoctorSettings,
     colour: Colour,
     output: &mut dyn Write,
-) -> anyhow::Result<Verdict> {
+) -> anyhow::Result<DoctorVerdict> {
     let report = report(settings);
     let bytes = if settings.json {
         doctor_json(&report)?
@@ -55,7 +57,7 @@ fn report(settings: &DoctorSettings) -> DoctorReport {
     let attached = attach(&options, &mut examination.probes);
     let Attached { verdict, self_test, costs, tells_skips } = attached;
     // Where nothing is attached nothing is seen, and that is said first.
-    let is_attached = matches!(verdict, Verdict::Works | Verdict::Blind(_));
+    let is_attached = matches!(verdict, DoctorVerdict::Works | DoctorVerdict::Blind(_));
     let unseen = if is_attached { examination.unseen(tells_skips) } else { Vec::new() };
     DoctorReport {
         at: SystemTime::now(),
@@ -73,7 +75,7 @@ fn report(settings: &DoctorSettings) -> DoctorReport {
 
 /// What came of attaching as `fdtrace` does.
 struct Attached {
-    verdict: Verdict,
+    verdict: DoctorVerdict,
     self_test: Result<SelfTest, String>,
     costs: Result<Vec<ProgramCost>, String>,
     /// Whether the kernel counts the runs that it skips; where nothing is attached, nobody asks.
@@ -100,12 +102,12 @@ fn attach(options: &Options, probes: &mut [ProbeExamined]) -> Attached {
     let timing = Timing::start();
     let self_test = self_test::run(&mut kernel).map_err(|error| format!("{error:#}"));
     let costs = timing.map(|_| kernel.costs()).map_err(|error| format!("{error:#}"));
-    let verdict = self_test.as_ref().map_or(Verdict::Works, |test| judge(&test.checks));
+    let verdict = self_test.as_ref().map_or(DoctorVerdict::Works, |test| judge(&test.checks));
     Attached { verdict, self_test, costs, tells_skips: kernel.skipped_runs().is_some() }
 }
 
 /// A self-test that could not be run says nothing against the programs that are attached.
-fn judge(checks: &[Check]) -> Verdict {
+fn judge(checks: &[Check]) -> DoctorVerdict {
     let missed: Vec<_> = checks
         .iter()
         .filter(|check| !check.is_exact())
@@ -114,15 +116,15 @@ fn judge(checks: &[Check]) -> Verdict {
             format!("{} of {made} {door} {failure}", check.seen.unwrap_or(0))
         })
         .collect();
-    if missed.is_empty() { Verdict::Works } else { Verdict::Blind(missed.join(", ")) }
+    if missed.is_empty() { DoctorVerdict::Works } else { DoctorVerdict::Blind(missed.join(", ")) }
 }
 
-fn refusal(error: &anyhow::Error) -> Verdict {
+fn refusal(error: &anyhow::Error) -> DoctorVerdict {
     let text = format!("{error:#}");
     match error.downcast_ref::<HostError>() {
-        Some(HostError::NotPermitted(_)) => Verdict::NotPermitted(text),
-        Some(HostError::Unsupported(_)) => Verdict::Unsupported(text),
-        None => Verdict::Failed(text),
+        Some(HostError::NotPermitted(_)) => DoctorVerdict::NotPermitted(text),
+        Some(HostError::Unsupported(_)) => DoctorVerdict::Unsupported(text),
+        None => DoctorVerdict::Failed(text),
     }
 }
 
@@ -164,18 +166,18 @@ mod tests {
     #[test]
     fn a_miss_is_named() {
         let check = |made, seen| Check { door: "accept", failure: "EMFILE", made, seen };
-        assert_eq!(judge(&[check(7, Some(7)), check(5, None)]), Verdict::Works);
+        assert_eq!(judge(&[check(7, Some(7)), check(5, None)]), DoctorVerdict::Works);
         let missed = judge(&[check(7, Some(7)), check(5, Some(4))]);
-        assert_eq!(missed, Verdict::Blind("4 of 5 accept EMFILE".to_owned()));
+        assert_eq!(missed, DoctorVerdict::Blind("4 of 5 accept EMFILE".to_owned()));
     }
 
     #[test]
     fn each_error_is_a_verdict() {
         let text = || "x".to_owned();
         let unsupported = anyhow::Error::new(HostError::Unsupported(text()));
-        assert_eq!(refusal(&unsupported), Verdict::Unsupported(text()));
+        assert_eq!(refusal(&unsupported), DoctorVerdict::Unsupported(text()));
         let forbidden = anyhow::Error::new(HostError::NotPermitted(text()));
-        assert_eq!(refusal(&forbidden), Verdict::NotPermitted(text()));
-        assert_eq!(refusal(&anyhow::anyhow!("x")), Verdict::Failed(text()));
+        assert_eq!(refusal(&forbidden), DoctorVerdict::NotPermitted(text()));
+        assert_eq!(refusal(&anyhow::anyhow!("x")), DoctorVerdict::Failed(text()));
     }
 }

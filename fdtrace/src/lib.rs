@@ -25,3 +25,6 @@ pub mod pipeline;
 pub mod listeners;
 
 pub mod doctor;
+pub mod explain;
+
+pub mod audit;

@@ -11,13 +11,13 @@ use std::{
 use anyhow::{Context as _, anyhow};
 use rustix::time::{ClockId, clock_gettime};
 
-use self::people::People;
+pub(crate) use self::people::People;
 use crate::{
     cli::ListenersSettings,
     enrich::{HostListeners, NetnsListeners, host_listeners},
     model::{
-        BootTime, ListenerAddress, ListenerReport, ListenersReport, ListeningSocket, Unseen,
-        WallClock,
+        BootTime, Listener, ListenerAddress, ListenerReport, ListenersReport, ListeningSocket,
+        Unseen, WallClock,
     },
     output::{Colour, listeners_json, listeners_text},
 };
@@ -35,8 +35,14 @@ pub fn list(
     } else {
         listeners_text(&report, colour).into_bytes()
     };
-    match output.write_all(&bytes).and_then(|()| output.flush()) {
-        Ok(()) => Ok(report.listeners.iter().any(ListenerReport::is_exhausted)),
+    let is_read = write(output, &bytes)?;
+    Ok(is_read && report.listeners.iter().any(ListenerReport::is_exhausted))
+}
+
+/// Writes all of an output; whether somebody reads it.
+pub(crate) fn write(output: &mut dyn Write, bytes: &[u8]) -> anyhow::Result<bool> {
+    match output.write_all(bytes).and_then(|()| output.flush()) {
+        Ok(()) => Ok(true),
         // Nobody wants to know.
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(false),
         Err(error) => Err(error).context("cannot write the output"),
@@ -44,7 +50,38 @@ pub fn list(
 }
 
 fn report(settings: &ListenersSettings, at: BootTime) -> anyhow::Result<ListenersReport> {
-    let root = Path::new("/proc");
+    let survey = survey(Path::new("/proc"), |on| settings.filter.wants_port(on))?;
+    let Survey { mut listeners, namespaces, own_netns, unseen, sees_all, .. } = survey;
+    listeners.retain(|listener| settings.unix || is_inet(listener) || !listener.risks().is_empty());
+    tell(sees_all, &listeners);
+    listeners.retain(|listener| settings.filter.wants_owners(&listener.owners));
+    listeners.sort_by_cached_key(|listener| {
+        let worst = listener.risks().first().copied();
+        let on = &listener.socket.listener;
+        // Those at risk come first.
+        (worst.is_none(), worst, on.address.port(), on.clone(), listener.socket.inode)
+    });
+    Ok(ListenersReport { at, listeners, namespaces, own_netns, unseen })
+}
+
+/// One look at all listeners and their owners.
+pub(crate) struct Survey {
+    /// The listeners asked for.
+    pub(crate) listeners: Vec<ListenerReport>,
+    /// Network namespaces that were looked into.
+    pub(crate) namespaces: u32,
+    /// The one fdtrace is in.
+    pub(crate) own_netns: Option<u32>,
+    /// What is missing.
+    pub(crate) unseen: Unseen,
+    /// Whether other users' processes could be looked into.
+    pub(crate) sees_all: bool,
+    /// Everybody that was looked at.
+    pub(crate) people: People,
+}
+
+/// Looks at the listeners that are `wanted`, and says on stderr which could not be seen.
+pub(crate) fn survey(root: &Path, wanted: impl Fn(&Listener) -> bool) -> anyhow::Result<Survey> {
     let HostListeners { namespaces, sees_all } = host_listeners(root);
     let own_netns = namespaces.first().and_then(|own| own.netns);
     let mut found = Found::default();
@@ -55,22 +92,12 @@ fn report(settings: &ListenersSettings, at: BootTime) -> anyhow::Result<Listener
     if let (0, Some(error)) = (namespaces, error) {
         return Err(anyhow!("cannot list listeners: {error}"));
     }
-    sockets.retain(|(socket, _)| settings.filter.wants_port(&socket.listener));
-
+    sockets.retain(|(socket, _)| wanted(&socket.listener));
     let inodes = sockets.iter().map(|(socket, _)| socket.inode);
     let mut people = People::look(root, inodes);
-    let mut listeners: Vec<ListenerReport> =
+    let listeners =
         sockets.into_iter().map(|(socket, somaxconn)| people.report(socket, somaxconn)).collect();
-    listeners.retain(|listener| settings.unix || is_inet(listener) || !listener.risks().is_empty());
-    tell(sees_all, listeners.iter().filter(|listener| listener.owners.is_empty()).count());
-    listeners.retain(|listener| settings.filter.wants_owners(&listener.owners));
-    listeners.sort_by_cached_key(|listener| {
-        let worst = listener.risks().first().copied();
-        let on = &listener.socket.listener;
-        // Those at risk come first.
-        (worst.is_none(), worst, on.address.port(), on.clone(), listener.socket.inode)
-    });
-    Ok(ListenersReport { at, listeners, namespaces, own_netns, unseen })
+    Ok(Survey { listeners, namespaces, own_netns, unseen, sees_all, people })
 }
 
 fn is_inet(listener: &ListenerReport) -> bool {
@@ -125,7 +152,8 @@ impl Found {
 }
 
 /// Says once on stderr what an ordinary user is not shown.
-fn tell(sees_all: bool, ownerless: usize) {
+pub(crate) fn tell(sees_all: bool, listeners: &[ListenerReport]) {
+    let ownerless = listeners.iter().filter(|listener| listener.owners.is_empty()).count();
     if sees_all {
         log::info!("listeners of which no process was found: {ownerless}");
     } else {
@@ -136,7 +164,7 @@ fn tell(sees_all: bool, ownerless: usize) {
     }
 }
 
-fn read_clocks() -> WallClock {
+pub(crate) fn read_clocks() -> WallClock {
     let boot = clock_gettime(ClockId::Boottime);
     let seconds = u64::try_from(boot.tv_sec).unwrap_or(0);
     let boot = BootTime(Duration::new(seconds, u32::try_from(boot.tv_nsec).unwrap_or(0)));

@@ -8,13 +8,15 @@ use std::{
 
 use anyhow::Context as _;
 use fdtrace::{
+    audit,
     cli::{
-        self, ColourChoice, DoctorSettings, ExitCode, ListenersSettings, Settings, TraceSettings,
+        self, AuditSettings, ColourChoice, DoctorSettings, ExitCode, ExplainSettings,
+        ListenersSettings, Settings, TraceSettings,
     },
-    doctor,
+    doctor, explain,
     kernel::{HostError, Options},
     listeners,
-    model::Verdict,
+    model::DoctorVerdict as Verdict,
     output::{Colour, Json, Sink, Terminal},
     pipeline::{self, Config, End},
 };
@@ -35,6 +37,8 @@ fn main() -> process::ExitCode {
         Settings::Listeners(settings) => list(&settings),
         Settings::Doctor(settings) => examine(&settings),
         Settings::SelfTest => doctor::misbehave().map(|()| ExitCode::Clean),
+        Settings::Explain(settings) => explain(&settings),
+        Settings::Audit(settings) => audit(&settings),
     };
     let code = result.unwrap_or_else(|error| {
         let _ = writeln!(io::stderr(), "fdtrace: {error:#}");
@@ -93,6 +97,18 @@ fn examine(settings: &DoctorSettings) -> anyhow::Result<ExitCode> {
         Verdict::NotPermitted(_) => ExitCode::NotPermitted,
         Verdict::Failed(_) => ExitCode::Runtime,
     })
+}
+
+fn explain(settings: &ExplainSettings) -> anyhow::Result<ExitCode> {
+    init_log(settings.verbose);
+    explain::explain(settings, colour(settings.colour), &mut io::stdout())?;
+    Ok(ExitCode::Clean)
+}
+
+fn audit(settings: &AuditSettings) -> anyhow::Result<ExitCode> {
+    init_log(settings.verbose);
+    let fail = audit::audit(settings, colour(settings.colour), &mut io::stdout())?;
+    Ok(if fail { ExitCode::Exhaustion } else { ExitCode::Clean })
 }
 
 /// One thread: records are rare, and a second thread would wake up for nothing.

@@ -33,8 +33,12 @@ fn every_command_of_the_readme_works() {
             ["cargo", "run", "--release"] => {
                 run("cargo", &["run", "--release", "--quiet", "--", "--duration", "300ms"]);
             }
-            ["fdtrace", once @ ("--help" | "listeners")] => {
-                run(env!("CARGO_BIN_EXE_fdtrace"), &[once]);
+            [
+                "fdtrace",
+                once @ ("--help" | "listeners" | "explain" | "audit" | "doctor"),
+                ref args @ ..,
+            ] => {
+                run(env!("CARGO_BIN_EXE_fdtrace"), &[&[once], args].concat());
             }
             ["fdtrace", ref args @ ..] => {
                 // The shorter duration wins: clap refuses two.

@@ -82,7 +82,6 @@ impl Call {
         About {
             context: self.context,
             place: self.file.file,
-            is_segment: false,
             kind: self.file.kind,
             has_limit: self.limit.is_some(),
             limit: self.limit.unwrap_or(0),
@@ -96,7 +95,7 @@ impl Call {
         if self.file.kind as u8 == FdKind::Unread as u8 {
             count::count(self.context, Counter::ListenerUnread);
         }
-        count::failure(ctx, &self.key(door, errno), &self.about());
+        count::failure::<count::Call, _>(ctx, &self.key(door, errno), &self.about());
     }
 }
 

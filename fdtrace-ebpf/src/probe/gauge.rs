@@ -34,7 +34,7 @@ pub(super) fn accepted(context: Context, fd: i64, listener: impl FnOnce(Task) ->
     #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a descriptor")]
     let number = fd as u32;
     let call = Call { file: listener(task), number, ..Call::new(context, task) };
-    count::emit(&call.key(accept_door(task), 0), 0, RECORD_GAUGE, &call.about());
+    count::emit::<count::Call>(&call.key(accept_door(task), 0), 0, RECORD_GAUGE, &call.about());
 }
 
 /// Whether the next look could come too late.

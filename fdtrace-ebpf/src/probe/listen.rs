@@ -60,6 +60,11 @@ fn listening(context: Context, task: Task, [fd, backlog]: [u64; 2]) {
     let file = ListenerFile::of_fd(task, fd);
     if file.kind as u8 == FdKind::Socket as u8 {
         let call = Call { file, number, ..Call::new(context, task) };
-        count::emit(&call.key(Door::Listen as u8, 0), 0, RECORD_LISTEN, &call.about());
+        count::emit::<count::Call>(
+            &call.key(Door::Listen as u8, 0),
+            0,
+            RECORD_LISTEN,
+            &call.about(),
+        );
     }
 }

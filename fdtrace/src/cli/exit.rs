@@ -6,7 +6,7 @@
 pub enum ExitCode {
     /// Stopped as asked, or the reader of its output went away.
     Clean = 0,
-    /// Something failed while running.
+    /// Something failed while running, or what was asked for is not there.
     Runtime = 1,
     /// The command line is wrong.
     Usage = 2,
@@ -14,7 +14,8 @@ pub enum ExitCode {
     Unsupported = 3,
     /// It may not trace the host.
     NotPermitted = 4,
-    /// Exhaustion was seen, and `--fail-on-exhaustion` given.
+    /// Exhaustion was seen, and `--fail-on-exhaustion` given; or an audit found what `--fail-on`
+    /// names.
     Exhaustion = 10,
 }
 

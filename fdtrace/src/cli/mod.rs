@@ -3,16 +3,20 @@
 //! Everything that can be said about an argument without asking the host is said here, in words
 //! that tell what to type instead. Nothing here touches the host, prints, or ends the program.
 
+mod audit;
 mod doctor;
 mod exit;
+mod explain;
 mod listeners;
 mod settings;
 #[cfg(test)]
 mod tests;
 mod value;
 
+pub use audit::AuditSettings;
 pub use doctor::{DoctorSettings, SELF_TEST};
 pub use exit::ExitCode;
+pub use explain::ExplainSettings;
 pub use listeners::ListenersSettings;
 pub use settings::{ColourChoice, Settings, TraceSettings};
 
@@ -24,7 +28,9 @@ use crate::{
     kernel::FormRequest,
     model::{Comm, Errno, Pid, Thresholds},
 };
+use audit::AuditArgs;
 use doctor::DoctorArgs;
+use explain::ExplainArgs;
 use listeners::ListenersArgs;
 
 const ABOUT: &str = "\
@@ -41,6 +47,8 @@ Examples:
   fdtrace --json --duration 10m >out.jsonl   ten minutes for a program to read
   fdtrace listeners                          who listens where, and who is close to its limits
   fdtrace doctor                             does it work here; what a bug report needs
+  fdtrace explain :9088                      why that one runs out, and what to do
+  fdtrace audit                              what would run out under load
 
 Exit codes:
   0   stopped by Ctrl-C, SIGTERM, --duration, or a reader that closed the pipe
@@ -83,6 +91,12 @@ enum Command {
     /// Fail on purpose: the child of the self-test
     #[command(name = SELF_TEST, hide = true)]
     SelfTest,
+    /// Explain one process or listener: what runs out, why, and what to do now and for good
+    #[command(after_help = explain::AFTER_HELP)]
+    Explain(ExplainArgs),
+    /// Check the limits of every listener's process before they bite: for you, cron and CI
+    #[command(after_help = audit::AFTER_HELP)]
+    Audit(AuditArgs),
 }
 
 #[derive(Debug, Args)]
@@ -179,6 +193,8 @@ where
         Some(Command::Listeners(listeners)) => Settings::Listeners(listeners.into()),
         Some(Command::Doctor(doctor)) => Settings::Doctor(doctor.into()),
         Some(Command::SelfTest) => Settings::SelfTest,
+        Some(Command::Explain(explain)) => Settings::Explain(explain.into()),
+        Some(Command::Audit(audit)) => Settings::Audit(audit.into()),
         Some(Command::Trace(trace)) => Settings::Trace(trace.into()),
         None => Settings::Trace(cli.trace.into()),
     })

@@ -4,7 +4,7 @@ use std::{ffi::OsStr, path::PathBuf, time::Duration};
 
 use clap::ValueEnum;
 
-use super::{DoctorSettings, ListenersSettings, TraceArgs};
+use super::{AuditSettings, DoctorSettings, ExplainSettings, ListenersSettings, TraceArgs};
 use crate::{
     kernel::Request,
     model::{Filter, Thresholds},
@@ -21,6 +21,10 @@ pub enum Settings {
     Doctor(DoctorSettings),
     /// The child of its self-test.
     SelfTest,
+    /// `fdtrace explain`.
+    Explain(ExplainSettings),
+    /// `fdtrace audit`.
+    Audit(AuditSettings),
 }
 
 /// Settings of `fdtrace trace`.

@@ -7,7 +7,7 @@ use clap::{CommandFactory as _, error::ErrorKind};
 use super::*;
 use crate::{
     kernel::{FormChoice, Request},
-    model::{Filter, ListenerFilter},
+    model::{Filter, Level, ListenerFilter, ListenerQuery, Subject, UnixName},
 };
 
 fn parse(args: &[&str]) -> Result<Settings, clap::Error> {
@@ -171,6 +171,65 @@ fn every_flag_of_listeners() {
     refused(&["listeners", "--errno", "EMFILE"], "unexpected argument '--errno'");
 }
 
+#[track_caller]
+fn subject(text: &str) -> Subject {
+    match parse(&["explain", text]).unwrap_or_else(|error| panic!("{error}")) {
+        Settings::Explain(settings) => settings.subject,
+        settings => panic!("{settings:?}"),
+    }
+}
+
+#[test]
+fn what_to_explain() {
+    let listener = Subject::Listener;
+    let address = |ip: &str, port| ListenerQuery::Address(ip.parse().unwrap(), port);
+    let unix = |name| listener(ListenerQuery::Unix(name));
+    assert_eq!(subject("14807"), Subject::Pid(Pid(14807)));
+    assert_eq!(subject(":9088"), listener(ListenerQuery::Port(9088)));
+    assert_eq!(subject("*:9088"), listener(ListenerQuery::Port(9088)));
+    assert_eq!(subject("127.0.0.1:80"), listener(address("127.0.0.1", 80)));
+    assert_eq!(subject("[::1]:80"), listener(address("::1", 80)));
+    assert_eq!(subject("unix:/run/x"), unix(UnixName::Path(b"/run/x".to_vec())));
+    assert_eq!(subject("/run/x"), unix(UnixName::Path(b"/run/x".to_vec())));
+    assert_eq!(subject("unix:@x"), unix(UnixName::Abstract(b"x".to_vec())));
+    for name in ["nginx", "nginx.service", "tmux: server", "user@1000.service", "a:80"] {
+        assert_eq!(subject(name), Subject::Name(name.to_owned()));
+    }
+    refused(&["explain"], "<PID|:PORT|NAME>");
+    refused(&["explain", ""], "give a PID, :PORT, unix:PATH or the name");
+    refused(&["explain", "0"], "give the number of a process");
+    refused(&["explain", ":0"], "give a port from 1 to 65535");
+    refused(&["explain", ":http"], "give a port from 1 to 65535");
+    refused(&["explain", "127.0.0.1:"], "give a port from 1 to 65535");
+    refused(&["explain", "::1:80"], "write an IPv6 address and its port as [ADDRESS]:PORT");
+}
+
+#[test]
+fn every_flag_of_audit() {
+    let of = |args: &[&str]| match parse(&[&["audit"], args].concat()).unwrap() {
+        Settings::Audit(settings) => settings,
+        settings => panic!("{settings:?}"),
+    };
+    let defaults = AuditSettings {
+        all: false,
+        fail_on: None,
+        json: false,
+        colour: ColourChoice::Auto,
+        verbose: 0,
+    };
+    assert_eq!(of(&[]), defaults);
+    let all = AuditSettings {
+        all: true,
+        fail_on: Some(Level::Risk),
+        json: true,
+        colour: ColourChoice::Always,
+        verbose: 1,
+    };
+    assert_eq!(of(&["--all", "--fail-on=risk", "--json", "--color=always", "-v"]), all);
+    assert_eq!(of(&["--fail-on", "warn"]).fail_on, Some(Level::Warn));
+    refused(&["audit", "--fail-on", "fine"], "[possible values: warn, risk]");
+}
+
 #[test]
 fn every_flag_of_doctor() {
     let doctor = |args: &[&str]| match parse(&[&["doctor"], args].concat()) {
@@ -287,6 +346,8 @@ fn help_is_as_written_down() {
         (&["fdtrace", "--help"][..], "help.txt", include_str!("help.txt")),
         (&["fdtrace", "listeners", "--help"], "listeners.txt", include_str!("listeners.txt")),
         (&["fdtrace", "doctor", "--help"], "doctor.txt", include_str!("doctor.txt")),
+        (&["fdtrace", "explain", "--help"], "explain.txt", include_str!("explain.txt")),
+        (&["fdtrace", "audit", "--help"], "audit.txt", include_str!("audit.txt")),
     ];
     for (args, file, expected) in texts {
         let command = Cli::command().term_width(100);

@@ -2,11 +2,11 @@
 //!
 //! clap puts `invalid value '…' for '--…': ` before each message.
 
-use std::time::Duration;
+use std::{net::IpAddr, time::Duration};
 
 use crate::{
     kernel::{FormChoice, FormRequest, probe_names},
-    model::{Comm, Errno, Pid, Thresholds},
+    model::{Comm, Errno, ListenerQuery, Pid, Subject, Thresholds, UnixName},
 };
 
 /// Shorter ones would report faster than the kernel side tells (`DEFAULT_RECORD_INTERVAL_NS`).
@@ -65,6 +65,40 @@ pub(super) fn warn_at(text: &str) -> Result<Thresholds, String> {
     percents
         .and_then(Thresholds::new)
         .ok_or_else(|| "give percents from 1 to 99, as in 80,95; or off".to_owned())
+}
+
+/// `PID`, `:PORT`, `ADDRESS:PORT`, `unix:PATH`, or else a name.
+pub(super) fn subject(text: &str) -> Result<Subject, String> {
+    if text.is_empty() {
+        return Err("give a PID, :PORT, unix:PATH or the name of a program".to_owned());
+    }
+    if text.bytes().all(|byte| byte.is_ascii_digit()) {
+        let is_port = port(text).is_ok();
+        let hint = if is_port { format!("; a port is :{text}") } else { String::new() };
+        return pid(text).map(Subject::Pid).map_err(|message| message + &hint);
+    }
+    if let Some(name) = text.strip_prefix("unix:").or_else(|| text.starts_with('/').then_some(text))
+    {
+        let name = match name.strip_prefix('@') {
+            Some(name) => UnixName::Abstract(name.as_bytes().to_vec()),
+            None => UnixName::Path(name.as_bytes().to_vec()),
+        };
+        return Ok(Subject::Listener(ListenerQuery::Unix(name)));
+    }
+    // What has a colon and is no address may be a name: `tmux: server`.
+    let Some((address, number)) = text.rsplit_once(':') else {
+        return Ok(Subject::Name(text.to_owned()));
+    };
+    let inner = address.strip_prefix('[').and_then(|address| address.strip_suffix(']'));
+    let ip = inner.unwrap_or(address).parse::<IpAddr>();
+    match (address, ip) {
+        ("" | "*", _) => Ok(Subject::Listener(ListenerQuery::Port(port(number)?))),
+        (_, Ok(ip)) if ip.is_ipv4() == inner.is_none() => {
+            Ok(Subject::Listener(ListenerQuery::Address(ip, port(number)?)))
+        }
+        (_, Ok(_)) => Err("write an IPv6 address and its port as [ADDRESS]:PORT".to_owned()),
+        (_, Err(_)) => Ok(Subject::Name(text.to_owned())),
+    }
 }
 
 /// `FORM` or `PROBE=FORM`

@@ -146,11 +146,16 @@ fn remedies(facts: &QueueFacts<'_>, binding: Binding, wanted: u32) -> Vec<Remedy
             remedies.push(remedy(When::ForGood, text, None));
         }
         (Binding::Somaxconn | Binding::FormerSomaxconn, _) => {
-            let text = "restart the program, for a listener keeps the limit of its listen(2)";
-            remedies.push(remedy(When::ForGood, text, restart(owner)));
+            remedies.push(listen_again(owner));
         }
     }
     remedies
+}
+
+/// The sysctl is right by now.
+pub(super) fn listen_again(owner: Option<&Process>) -> Remedy {
+    let text = "restart the program, for a listener keeps the limit of its listen(2)";
+    remedy(When::ForGood, text, restart(owner))
 }
 
 fn restart(owner: Option<&Process>) -> Option<String> {

@@ -64,7 +64,7 @@ fn of_call(facts: &EpisodeFacts<'_>, errno: Errno) -> Vec<Diagnosis> {
 
 /// A leak that is sure comes first: a higher limit only postpones it. What else fills the table is
 /// told beside the limit, unless nobody can say.
-fn in_order(of_limit: Vec<Diagnosis>, of_use: Vec<Diagnosis>) -> Vec<Diagnosis> {
+pub(super) fn in_order(of_limit: Vec<Diagnosis>, of_use: Vec<Diagnosis>) -> Vec<Diagnosis> {
     let is_leak = |diagnosis: &Diagnosis| {
         diagnosis.cause == Cause::FdLeak && diagnosis.certainty == Certainty::Certain
     };

@@ -4,8 +4,9 @@ use std::time::{Duration, SystemTime};
 
 use super::{Failed, LimitFacts, limits};
 use crate::model::{
-    Ancestor, BootTime, ChainEnd, Comm, Diagnosis, FdLimits, FileFact, Limit, Manager, Pid, Place,
-    ProcessId, Provenance, Role, Runtime, Setting, SettingSource, Sysctl, Sysctls, Unit,
+    Ancestor, Backlog, BootTime, ChainEnd, Comm, Diagnosis, FdLimits, FdUsage, FileFact, Limit,
+    Listener, ListenerAddress, ListenerReport, ListeningSocket, Manager, OwnerFds, Pid, Place,
+    Process, ProcessId, Provenance, Role, Runtime, Setting, SettingSource, Sysctl, Sysctls, Unit,
 };
 
 pub(super) const DAY: u64 = 86_400;
@@ -92,6 +93,7 @@ pub(super) fn provenance(chain: Vec<Ancestor>) -> Provenance {
             nr_open: Sysctl { value: Some(1_048_576), configured: None },
             file_max: Sysctl { value: Some(100_000), configured: None },
             inotify_instances: Sysctl { value: Some(128), configured: None },
+            somaxconn: None,
             file_handles: Some(2000),
         },
         unknown: Vec::new(),
@@ -120,4 +122,40 @@ pub(super) fn diagnosed(provenance: &Provenance) -> Diagnosis {
 /// The commands of all remedies, in order.
 pub(super) fn commands(diagnosis: &Diagnosis) -> Vec<&str> {
     diagnosis.remedies.iter().filter_map(|remedy| remedy.command.as_deref()).collect()
+}
+
+/// A process that listens, as an output shows it.
+pub(super) fn server(pid: u32, comm: &str) -> Process {
+    Process {
+        id: ProcessId { pid: Pid(pid), started: BootTime::default() },
+        comm: Comm::from_bytes(comm.as_bytes()),
+        exe: None,
+        cmdline: None,
+        unit: None,
+        container: None,
+    }
+}
+
+pub(super) fn fds(pid: u32, open: u64, soft: u64, hard: u64) -> OwnerFds {
+    let limits = FdLimits { soft: Limit::from_rlim(soft), hard: Limit::from_rlim(hard) };
+    let usage = FdUsage { open: Some(open), limits: Some(limits) };
+    OwnerFds { pid: Pid(pid), usage, below_limit: None }
+}
+
+/// On a port of every address, in network namespace 1 with a somaxconn of 4096.
+pub(super) fn listener(port: u16, owners: &[Process], length: u32, limit: u32) -> ListenerReport {
+    let ip = std::net::Ipv4Addr::UNSPECIFIED.into();
+    let address = ListenerAddress::Inet { ip, port, dual_stack: None };
+    ListenerReport {
+        socket: ListeningSocket {
+            inode: port.into(),
+            listener: Listener { netns: Some(1), address },
+            length: Some(length),
+            limit: Some(limit),
+            drops: Some(0),
+        },
+        owners: owners.to_vec(),
+        fds: None,
+        backlog: Backlog { requested: None, somaxconn: Some(4096) },
+    }
 }

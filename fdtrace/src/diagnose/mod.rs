@@ -5,10 +5,12 @@
 //! it is unknown, and what is unknown is told beside it. One file for each cause.
 
 mod accept_fails;
+mod audit;
 mod backlog;
 mod behaviour;
 mod episode;
 mod evidence;
+mod explain;
 mod file_max;
 mod growth;
 mod hard_limit_low;
@@ -30,8 +32,10 @@ mod syn_flood;
 mod sysctl;
 mod words;
 
+pub use audit::{AuditFacts, Group, audit, groups, worst_first};
 pub use behaviour::{AcceptFacts, FailureSample, QueueSample, behaviour};
 pub use episode::{EpisodeFacts, episode};
+pub use explain::{ExplainFacts, explain, verdict};
 pub use held::{HeldFacts, held};
 pub use queue::{QueueFacts, queue};
 pub use syn_flood::{SynFacts, syn_flood};
@@ -131,7 +135,8 @@ impl Bite {
 
     /// Whether it is low for a server, also where it was not hit.
     fn is_low(self) -> bool {
-        self.soft <= 1024 || self.soft.saturating_mul(8) <= self.hard
+        let is_far_below = self.soft < remedy::ENOUGH && self.soft.saturating_mul(8) <= self.hard;
+        self.soft <= 1024 || is_far_below
     }
 }
 

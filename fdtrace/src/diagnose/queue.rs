@@ -40,7 +40,7 @@ pub fn queue(facts: &QueueFacts<'_>) -> Vec<Diagnosis> {
     // A consequence needs no cause of its own.
     let mut diagnoses: Vec<Diagnosis> = if let Some(failing) = accept_fails::diagnose(facts) {
         vec![failing]
-    } else if let Some(standing) = slow_acceptor::standing(facts) {
+    } else if let Some(standing) = slow_acceptor::standing(facts.owners, facts.acceptors) {
         vec![standing]
     } else {
         [slow_acceptor::behind(facts), backlog::diagnose(facts)].into_iter().flatten().collect()

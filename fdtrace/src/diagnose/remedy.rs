@@ -14,7 +14,7 @@ use crate::model::{
 };
 
 /// Enough for a server where nothing says how many it needs.
-const ENOUGH: u64 = 65_536;
+pub(super) const ENOUGH: u64 = 65_536;
 
 /// The limit to ask for: `wanted` where a setting says so, else generous.
 pub(super) fn target(provenance: &Provenance, bite: Bite, wanted: Option<u64>) -> u64 {

@@ -10,24 +10,24 @@ use crate::model::{
     ThreadState, Tid, When,
 };
 
-/// No owner can accept anything.
-pub(super) fn standing(facts: &QueueFacts<'_>) -> Option<Diagnosis> {
+/// No owner can accept anything. `acceptors` are the threads of those that were looked at.
+pub(super) fn standing(owners: &[Process], acceptors: &[Acceptor]) -> Option<Diagnosis> {
     // A master holds the listener for its workers, and does not accept.
-    let workers = facts.acceptors.iter().filter(|acceptor| !only_manages(acceptor));
+    let workers = acceptors.iter().filter(|acceptor| !only_manages(acceptor));
     let found: Vec<(Pid, Option<Behaviour>)> =
         workers.map(|acceptor| (acceptor.pid, stands(acceptor))).collect();
     let all = found.into_iter().map(|(pid, stands)| Some((pid, stands?)));
     let found: Vec<(Pid, Behaviour)> = all.collect::<Option<_>>()?;
     let (pid, behaviour) = found.first()?;
     // Of a shared queue, only all owners tell.
-    if facts.acceptors.len() < facts.owners.len() {
+    if acceptors.len() < owners.len() {
         return None;
     }
-    let owner = facts.owners.iter().find(|owner| owner.id.pid == *pid);
+    let owner = owners.iter().find(|owner| owner.id.pid == *pid);
     let (why, certainty) = words(*pid, behaviour);
     let mut remedies = Vec::new();
     for (pid, behaviour) in &found {
-        let owner = facts.owners.iter().find(|owner| owner.id.pid == *pid);
+        let owner = owners.iter().find(|owner| owner.id.pid == *pid);
         for remedy in for_standing(*pid, behaviour, owner) {
             if !remedies.contains(&remedy) {
                 remedies.push(remedy);

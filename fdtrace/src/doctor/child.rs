@@ -22,7 +22,7 @@ use rustix::{
         listen, socket_with, socketpair,
     },
     process::{Resource, Rlimit, Signal, getrlimit, set_parent_process_death_signal, setrlimit},
-    thread::{UnshareFlags, unshare_unsafe},
+    thread::{UnshareFlags, set_name, unshare_unsafe},
 };
 
 /// Then it is killed by SIGALRM.
@@ -47,6 +47,8 @@ pub fn misbehave() -> anyhow::Result<()> {
 
 fn run() -> anyhow::Result<()> {
     set_parent_process_death_signal(Some(Signal::KILL)).context("die with the parent")?;
+    // For whoever else watches the host.
+    set_name(c"fdtrace-doctor").context("take a name")?;
     let namespace = match own_namespace() {
         Ok(()) => "own".to_owned(),
         Err(error) => format!("host {error}"),

@@ -8,6 +8,7 @@
 pub mod acceptor;
 pub mod census;
 mod cgroup;
+pub mod find;
 mod netns;
 mod owners;
 mod parse;

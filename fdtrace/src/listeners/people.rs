@@ -8,7 +8,7 @@ use crate::{
 };
 
 /// Everything about owners, read once for all the listeners they share.
-pub(super) struct People {
+pub(crate) struct People {
     owners: HashMap<u64, Vec<Owner>>,
     processes: Processes,
     fds: HashMap<ProcessId, OwnerFds>,
@@ -16,7 +16,7 @@ pub(super) struct People {
 
 impl People {
     /// Looks who owns these sockets.
-    pub(super) fn look(proc_root: &Path, inodes: impl IntoIterator<Item = u64>) -> Self {
+    pub(crate) fn look(proc_root: &Path, inodes: impl IntoIterator<Item = u64>) -> Self {
         let owners = owners_now(proc_root, inodes).unwrap_or_else(|error| {
             log::warn!("cannot look for owners in {}: {error}", proc_root.display());
             HashMap::new()
@@ -25,7 +25,7 @@ impl People {
     }
 
     /// What is known of a socket and of its owners.
-    pub(super) fn report(
+    pub(crate) fn report(
         &mut self,
         socket: ListeningSocket,
         somaxconn: Option<u32>,
@@ -33,12 +33,19 @@ impl People {
         let owners = self.owners.get(&socket.inode).map(Vec::as_slice).unwrap_or_default();
         let owners: Vec<Process> =
             owners.iter().map(|owner| self.processes.describe(owner.id, &owner.comm)).collect();
-        let Self { processes, fds, .. } = self;
-        let fds = owners
-            .iter()
-            .map(|owner| *fds.entry(owner.id).or_insert_with(|| owner_fds(processes, owner.id)));
-        let fds = fullest(fds);
+        let fds = fullest(owners.iter().map(|owner| self.fds(owner.id)));
         ListenerReport { socket, owners, fds, backlog: Backlog { requested: None, somaxconn } }
+    }
+
+    /// The descriptors of a process, as they were when they were first asked for.
+    pub(crate) fn fds(&mut self, id: ProcessId) -> OwnerFds {
+        let Self { processes, fds, .. } = self;
+        *fds.entry(id).or_insert_with(|| owner_fds(processes, id))
+    }
+
+    /// Everything known of a process.
+    pub(crate) fn describe(&mut self, owner: &Owner) -> Process {
+        self.processes.describe(owner.id, &owner.comm)
     }
 }
 

@@ -14,7 +14,7 @@ pub struct DoctorReport {
     /// The processor, as fdtrace was built for it.
     pub machine: &'static str,
     /// The answer.
-    pub verdict: Verdict,
+    pub verdict: DoctorVerdict,
     /// What the host has, and what follows from that.
     pub facts: Vec<Fact>,
     /// Each probe, and what came of each of its forms.
@@ -29,7 +29,7 @@ pub struct DoctorReport {
 
 /// Whether the main job can be done: to see which process cannot accept.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Verdict {
+pub enum DoctorVerdict {
     /// Yes.
     Works,
     /// It is attached, and the self-test shows that it does not see what it should.

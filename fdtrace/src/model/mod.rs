@@ -1,12 +1,14 @@
 //! The vocabulary as types. Stages exchange these and nothing else; only `std` is used here.
 
 mod acceptor;
+mod audit;
 mod call;
 mod census;
 mod diagnosis;
 mod doctor;
 mod episode;
 mod event;
+mod explain;
 mod filter;
 mod limits;
 mod listener;
@@ -18,6 +20,7 @@ mod time;
 mod warning;
 
 pub use acceptor::{Acceptor, Behaviour, Syscall, Thread, ThreadState};
+pub use audit::{AuditReport, Audited, Finding, FindingKind, Level};
 pub use call::{Door, Errno, Failure};
 pub use census::{
     Census, DistinctPeers, FdKind, FdSample, ListenerShare, OpenFds, PathShare, Peer, PeerShare,
@@ -25,11 +28,14 @@ pub use census::{
 };
 pub use diagnosis::{Cause, Certainty, Diagnosis, Evidence, Remedy, Value, When};
 pub use doctor::{
-    BlindSpot, Check, DoctorReport, Fact, FactState, FormExamined, FormOutcome, ProbeExamined,
-    ProgramCost, SelfTest, Verdict,
+    BlindSpot, Check, DoctorReport, DoctorVerdict, Fact, FactState, FormExamined, FormOutcome,
+    ProbeExamined, ProgramCost, SelfTest,
 };
 pub use episode::{Outcome, Phase};
 pub use event::{Caller, Event, FailureEvent, GaugeEvent, KeyId, ListenEvent};
+pub use explain::{
+    Bystander, ExplainReport, Explanation, ListenerQuery, Subject, Verdict, is_called,
+};
 pub use filter::Filter;
 pub use limits::{Ceiling, FdLimits, FdUsage, FileHandles, Limit, Met, SystemLimits};
 pub use listener::{AcceptQueue, Backlog, Listener, ListenerAddress, Target, UnixName};

@@ -340,6 +340,9 @@ pub struct Sysctls {
     pub file_max: Sysctl,
     /// `fs.inotify.max_user_instances`.
     pub inotify_instances: Sysctl,
+    /// Configuration of `net.core.somaxconn`, which holds for the first network namespace. Its value
+    /// is each namespace's own.
+    pub somaxconn: Option<ConfiguredSysctl>,
     /// How many file handles there are, from `fs.file-nr`.
     pub file_handles: Option<u64>,
 }

@@ -80,7 +80,9 @@ impl OwnerFds {
         }
     }
 
-    fn risk(&self) -> Option<Risk> {
+    /// What threatens it; `None` is nothing that is known.
+    #[must_use]
+    pub fn risk(&self) -> Option<Risk> {
         let soft = self.usage.limits?.soft.number()?;
         let in_use = self.below_limit.or(self.usage.open)?;
         let is_filling = u128::from(in_use) * 5 >= u128::from(soft) * 4;
@@ -112,11 +114,17 @@ impl ListenerReport {
     /// What threatens it, the worst first. What is unknown threatens nobody.
     #[must_use]
     pub fn risks(&self) -> Vec<Risk> {
-        let queue = self.socket.queue().and_then(queue_risk);
+        let queue = self.queue_risk();
         let fds = self.fds.and_then(|fds| fds.risk());
         let mut risks: Vec<Risk> = queue.into_iter().chain(fds).collect();
         risks.sort_unstable();
         risks
+    }
+
+    /// What threatens its accept queue.
+    #[must_use]
+    pub fn queue_risk(&self) -> Option<Risk> {
+        self.socket.queue().and_then(queue_risk)
     }
 
     /// Whether something has run out.

@@ -4,7 +4,9 @@
 //! no clock and no kernel, and decides nothing about what is reported. Whatever a process chose
 //! itself (its name, its socket's path) is escaped here and nowhere before.
 
+mod audit;
 mod doctor;
+mod explain;
 #[cfg(test)]
 mod fixtures;
 mod json;
@@ -12,7 +14,9 @@ mod listeners;
 mod sanitize;
 mod terminal;
 
+pub use audit::{audit_json, audit_text};
 pub use doctor::{doctor_json, doctor_text};
+pub use explain::{explain_json, explain_text, listener_query};
 pub use json::Json;
 pub use listeners::{listeners_json, listeners_text};
 pub use terminal::{Colour, Terminal};

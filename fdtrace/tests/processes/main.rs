@@ -5,7 +5,11 @@
 
 #![expect(clippy::unwrap_used, clippy::print_stdout, reason = "a test fails by panicking")]
 
+#[path = "../support/mod.rs"]
+mod support;
+
 mod census;
+mod commands;
 mod diagnosis;
 mod holder;
 mod threads;
@@ -32,7 +36,7 @@ fn main() -> ExitCode {
             Ok(())
         })
     };
-    let trials =
-        census::TESTS.iter().chain(threads::TESTS).chain(diagnosis::TESTS).map(trial).collect();
+    let tests = [census::TESTS, threads::TESTS, diagnosis::TESTS, commands::TESTS];
+    let trials = tests.concat().iter().map(trial).collect();
     libtest_mimic::run(&arguments, trials).exit_code()
 }

@@ -8,7 +8,8 @@ use super::tokens::{Token, tokens};
 /// The stages, in the order of the flow.
 const STAGES: [&str; 6] = ["kernel", "decode", "enrich", "aggregate", "diagnose", "output"];
 /// What may see several stages: the wiring, and what starts it.
-const WIRING: [&str; 6] = ["pipeline", "listeners", "doctor", "main", "lib", "cli"];
+const WIRING: [&str; 8] =
+    ["pipeline", "listeners", "doctor", "explain", "audit", "main", "lib", "cli"];
 /// Packages that only one module may name: its prefix, and the module.
 const RESERVED: [(&str, &str); 3] = [("aya", "kernel"), ("clap", "cli"), ("serde", "output")];
 /// But configuration files of others are JSON too: what is read is no format of ours.

@@ -14,7 +14,7 @@ use aya_ebpf::EbpfContext;
 use fdtrace_common::{ABSENT, Door, FailureKey, FdKind, Peers, Refusal};
 
 use crate::{
-    count::{self, About, Context},
+    count::{self, About, Context, Segment},
     fields::{Access, offset, read},
     maps::PEERS,
 };
@@ -75,13 +75,12 @@ fn count<A: Access, C: EbpfContext>(
     let about = About {
         context: Context::SoftIrq,
         place: sk,
-        is_segment: true,
         kind: FdKind::Socket,
         has_limit: false,
         limit: 0,
         number: 0,
     };
-    if let Some(slot) = count::failure(ctx, &key, &about) {
+    if let Some(slot) = count::failure::<Segment, _>(ctx, &key, &about) {
         remember(slot, client);
     }
 }

@@ -33,6 +33,7 @@ pub(super) fn read(root: &Root, unknown: &mut Vec<String>) -> Sysctls {
             value: number(value("fs/inotify/max_user_instances")),
             configured: None,
         },
+        somaxconn: None,
         // Allocated, unused (0 since 2.6), and file-max again.
         file_handles: value("fs/file-nr")
             .and_then(|text| text.split_whitespace().next()?.parse().ok()),
@@ -48,13 +49,14 @@ pub(super) fn read(root: &Root, unknown: &mut Vec<String>) -> Sysctls {
         };
         for (at, line) in text.text.lines().enumerate() {
             let Some((key, value)) = assignment(line) else { continue };
-            let sysctl = match &*key {
-                "fs.nr_open" => &mut limits.nr_open,
-                "fs.file-max" => &mut limits.file_max,
-                "fs.inotify.max_user_instances" => &mut limits.inotify_instances,
+            let configured = match &*key {
+                "fs.nr_open" => &mut limits.nr_open.configured,
+                "fs.file-max" => &mut limits.file_max.configured,
+                "fs.inotify.max_user_instances" => &mut limits.inotify_instances.configured,
+                "net.core.somaxconn" => &mut limits.somaxconn,
                 _ => continue,
             };
-            sysctl.configured = Some(ConfiguredSysctl { value, file: text.at(at) });
+            *configured = Some(ConfiguredSysctl { value, file: text.at(at) });
         }
     }
     limits
@@ -116,7 +118,7 @@ mod tests {
             ("run/sysctl.d/60-run.conf", "-fs/nr_open = 3\n"),
             ("usr/lib/sysctl.d/70-masked.conf", "fs.nr_open=4\n"),
             ("usr/lib/sysctl.d/80-replaced.conf", "fs.nr_open=5\n"),
-            ("etc/sysctl.d/80-replaced.conf", "#fs.nr_open=6\nvm.swappiness=7\n"),
+            ("etc/sysctl.d/80-replaced.conf", "#fs.nr_open=6\nnet.core.somaxconn=7\n"),
             ("etc/sysctl.conf", "\nfs.inotify.max_user_instances=512\n;fs.nr_open=8\n"),
         ] {
             let path = dir.path().join(path);
@@ -141,6 +143,7 @@ mod tests {
         let expected = (128, 512, "/etc/sysctl.conf".to_owned(), 2);
         assert_eq!(of(&limits.inotify_instances), expected);
         assert_eq!(limits.file_handles, Some(1952));
+        assert_eq!(limits.somaxconn.unwrap().value, 7);
         assert!(unknown.is_empty(), "{unknown:?}");
     }
 

@@ -11,7 +11,8 @@ use serde_json::ser::Serializer;
 
 use crate::{
     model::{
-        self, DoctorReport, FactState, FormExamined, FormOutcome, ProbeExamined, SelfTest, Verdict,
+        self, DoctorReport, DoctorVerdict, FactState, FormExamined, FormOutcome, ProbeExamined,
+        SelfTest,
     },
     output::json::{Visible, view::SCHEMA},
 };
@@ -125,11 +126,11 @@ impl<'a> Report<'a> {
         // Out of range only where the host's clock is thousands of years off.
         let at = Timestamp::try_from(*at).unwrap_or_default();
         let (verdict, why) = match verdict {
-            Verdict::Works => ("works", None),
-            Verdict::Blind(why) => ("blind", Some(why.as_str())),
-            Verdict::Unsupported(why) => ("unsupported", Some(why.as_str())),
-            Verdict::NotPermitted(why) => ("not_permitted", Some(why.as_str())),
-            Verdict::Failed(why) => ("failed", Some(why.as_str())),
+            DoctorVerdict::Works => ("works", None),
+            DoctorVerdict::Blind(why) => ("blind", Some(why.as_str())),
+            DoctorVerdict::Unsupported(why) => ("unsupported", Some(why.as_str())),
+            DoctorVerdict::NotPermitted(why) => ("not_permitted", Some(why.as_str())),
+            DoctorVerdict::Failed(why) => ("failed", Some(why.as_str())),
         };
         Self {
             schema: SCHEMA,

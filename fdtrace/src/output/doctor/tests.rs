@@ -7,8 +7,8 @@ use serde_json::{Value, json};
 use super::*;
 use crate::{
     model::{
-        BlindSpot, Check, DoctorReport, Fact, FactState, FormExamined, FormOutcome, ProbeExamined,
-        ProgramCost, SelfTest, Verdict,
+        BlindSpot, Check, DoctorReport, DoctorVerdict, Fact, FactState, FormExamined, FormOutcome,
+        ProbeExamined, ProgramCost, SelfTest,
     },
     output::terminal::Colour,
 };
@@ -42,7 +42,11 @@ fn no_kprobe() -> FormExamined {
 }
 
 fn probe(probe: &'static str, used: &'static str, forms: Vec<FormExamined>) -> ProbeExamined {
-    let points = vec![format!("somewhere/{probe}")];
+    let points: &[&str] = match probe {
+        "accept" => &["syscalls:sys_exit_accept", "syscalls:sys_exit_accept4"],
+        _ => &["cgroup_skb/ingress"],
+    };
+    let points = points.iter().map(|point| (*point).to_owned()).collect();
     ProbeExamined { probe, used, on_request: false, points, forms }
 }
 
@@ -68,10 +72,16 @@ fn working() -> DoctorReport {
         version: "0.1.0",
         kernel: "6.18.44".to_owned(),
         machine: "x86_64",
-        verdict: Verdict::Works,
+        verdict: DoctorVerdict::Works,
         facts: vec![
             good("capabilities", "all that fdtrace uses"),
-            less("kprobes", "the kernel has none", "there is no form kprobe", "another kernel"),
+            good("btf", "/sys/kernel/btf/vmlinux"),
+            less(
+                "kprobes",
+                "the kernel has none",
+                "there is no form kprobe; others may do",
+                "where none does, use a kernel with CONFIG_KPROBE_EVENTS=y",
+            ),
             Fact { state: FactState::Unknown, ..good("lockdown", "securityfs is not mounted") },
         ],
         probes: vec![
@@ -90,7 +100,11 @@ fn working() -> DoctorReport {
                 why: "tracepoints of system calls are not for them".to_owned(),
                 remedy: Some("the forms fexit and kprobe see them".to_owned()),
             },
-            BlindSpot { what: "the rest", why: "nobody looks".to_owned(), remedy: None },
+            BlindSpot {
+                what: "connects to AF_UNIX sockets that are refused",
+                why: "the client's call fails, and the listener is not told".to_owned(),
+                remedy: None,
+            },
         ],
         self_test: Ok(SelfTest {
             own_namespace: Ok(()),
@@ -125,7 +139,9 @@ fn forbidden_report() -> DoctorReport {
     let forms = vec![not("fexit"), not("tracepoint"), no_kprobe()];
     let why = || "nothing is attached".to_owned();
     DoctorReport {
-        verdict: Verdict::NotPermitted("loading programs needs root. Run: sudo fdtrace".to_owned()),
+        verdict: DoctorVerdict::NotPermitted(
+            "loading programs needs root. Run: sudo fdtrace".to_owned(),
+        ),
         facts: vec![Fact {
             state: FactState::Bad,
             ..less("capabilities", "missing CAP_BPF", "not possible: loading programs", "be root")
@@ -172,11 +188,13 @@ fn the_first_line_is_the_answer() {
     assert!(forms("sock_diag", "sock_diag").contains("refused clients polled"));
     let verdict = |verdict| first_line(|report| report.verdict = verdict);
     assert_eq!(
-        verdict(Verdict::Unsupported("no BTF".to_owned())),
+        verdict(DoctorVerdict::Unsupported("no BTF".to_owned())),
         "fdtrace cannot work here: no BTF"
     );
-    assert!(verdict(Verdict::Blind("4 of 5 accept EMFILE".to_owned())).contains("4 of 5 accept"));
-    assert_eq!(verdict(Verdict::Failed("x".to_owned())), "fdtrace cannot start here: x");
+    assert!(
+        verdict(DoctorVerdict::Blind("4 of 5 accept EMFILE".to_owned())).contains("4 of 5 accept")
+    );
+    assert_eq!(verdict(DoctorVerdict::Failed("x".to_owned())), "fdtrace cannot start here: x");
 }
 
 #[test]
@@ -209,7 +227,7 @@ fn what_the_host_says_cannot_act_on_a_terminal() {
     let evil = || "a\x1b[31mb\nc\u{202e}d".to_owned();
     let mut report = working();
     report.kernel = evil();
-    report.verdict = Verdict::Unsupported(evil());
+    report.verdict = DoctorVerdict::Unsupported(evil());
     report.facts[0].value = evil();
     report.facts[1].consequence = Some(evil());
     report.facts[1].remedy = Some(evil());
@@ -235,7 +253,7 @@ fn json_is_as_the_schema_says() {
     let schema = serde_json::from_str(SCHEMA).unwrap();
     let schema = jsonschema::draft202012::new(&schema).unwrap();
     let mut wrong = working();
-    wrong.verdict = Verdict::Blind("x".to_owned());
+    wrong.verdict = DoctorVerdict::Blind("x".to_owned());
     wrong.probes[0].forms[0].outcome = FormOutcome::Failed("x".to_owned());
     wrong.self_test.as_mut().unwrap().own_namespace = Err("x".to_owned());
     for report in [working(), forbidden_report(), wrong] {
@@ -251,13 +269,13 @@ fn json_has_what_text_has() {
     assert_eq!(found["time"], "2024-07-29T21:56:40.000Z");
     assert_eq!((&found["verdict"], &found["why"]), (&json!("works"), &Value::Null));
     assert_eq!(
-        found["facts"][1],
+        found["facts"][2],
         json!({
             "name": "kprobes",
             "state": "less",
             "value": "the kernel has none",
-            "consequence": "there is no form kprobe",
-            "remedy": "another kernel",
+            "consequence": "there is no form kprobe; others may do",
+            "remedy": "where none does, use a kernel with CONFIG_KPROBE_EVENTS=y",
         })
     );
     assert_eq!(found["probes"][0]["forms"][0]["outcome"], "forbidden");
@@ -285,6 +303,8 @@ fn json_has_what_text_has() {
 /// docs/doctor.md names every field and value, and its example is what is written.
 #[test]
 fn documented() {
+    let text = doctor_text(&working(), Colour::Never);
+    assert!(DOCS.contains(&text), "not in docs/doctor.md:\n{text}");
     fn names(value: &Value, found: &mut Vec<String>) {
         match value {
             Value::Object(fields) => {

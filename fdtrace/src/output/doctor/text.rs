@@ -5,8 +5,8 @@ use std::fmt::Write as _;
 use super::wrap;
 use crate::{
     model::{
-        Check, DoctorReport, Fact, FactState, FormExamined, FormOutcome, ProbeExamined,
-        ProgramCost, SelfTest, Verdict,
+        Check, DoctorReport, DoctorVerdict, Fact, FactState, FormExamined, FormOutcome,
+        ProbeExamined, ProgramCost, SelfTest,
     },
     output::{
         sanitize,
@@ -48,13 +48,15 @@ pub fn doctor_text(report: &DoctorReport, colour: Colour) -> String {
 
 fn verdict(text: &mut String, report: &DoctorReport, colour: Colour) {
     let (code, line) = match &report.verdict {
-        Verdict::Works => (32, works(report)),
-        Verdict::Blind(what) => {
+        DoctorVerdict::Works => (32, works(report)),
+        DoctorVerdict::Blind(what) => {
             (31, format!("fdtrace attaches here but does not see everything: {what} were counted"))
         }
-        Verdict::Unsupported(why) => (31, format!("fdtrace cannot work here: {why}")),
-        Verdict::NotPermitted(why) => (31, format!("fdtrace cannot work for this user: {why}")),
-        Verdict::Failed(why) => (31, format!("fdtrace cannot start here: {why}")),
+        DoctorVerdict::Unsupported(why) => (31, format!("fdtrace cannot work here: {why}")),
+        DoctorVerdict::NotPermitted(why) => {
+            (31, format!("fdtrace cannot work for this user: {why}"))
+        }
+        DoctorVerdict::Failed(why) => (31, format!("fdtrace cannot start here: {why}")),
     };
     // On one line, however long: it is what is quoted first.
     let line = sanitize::escape(line.as_bytes());

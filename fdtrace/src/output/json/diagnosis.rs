@@ -24,7 +24,7 @@ struct Evidence<'a> {
 }
 
 #[derive(Serialize)]
-struct Remedy<'a> {
+pub(in crate::output) struct Remedy<'a> {
     when: &'static str,
     text: &'a str,
     command: Option<&'a str>,
@@ -67,7 +67,7 @@ impl<'a> Evidence<'a> {
 }
 
 impl<'a> Remedy<'a> {
-    fn new(remedy: &'a model::Remedy) -> Self {
+    pub(in crate::output) fn new(remedy: &'a model::Remedy) -> Self {
         let model::Remedy { when, text, command } = remedy;
         Self {
             when: match when {

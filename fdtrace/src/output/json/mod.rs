@@ -12,7 +12,7 @@ mod warning;
 
 use std::io::{self, Write};
 
-use serde::Serialize as _;
+use serde::Serialize;
 use serde_json::ser::{Formatter, Serializer};
 
 use super::{Sink, sanitize};
@@ -40,6 +40,29 @@ impl<W: Write> Sink for Json<W> {
         self.writer.write_all(&line)?;
         self.writer.flush()
     }
+}
+
+/// What every line of a command that looks once has.
+#[derive(Serialize)]
+struct Once<'a, T> {
+    schema: u32,
+    time: &'a str,
+    kind: &'static str,
+    #[serde(flatten)]
+    body: T,
+}
+
+/// Appends such a line.
+pub(super) fn push_line<T: Serialize>(
+    lines: &mut Vec<u8>,
+    time: &str,
+    kind: &'static str,
+    body: T,
+) -> io::Result<()> {
+    let line = Once { schema: view::SCHEMA, time, kind, body };
+    line.serialize(&mut Serializer::with_formatter(&mut *lines, Visible))?;
+    lines.push(b'\n');
+    Ok(())
 }
 
 /// Compact JSON in which invisible characters are `\uNNNN`: the same text to a parser, and harmless

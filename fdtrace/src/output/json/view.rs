@@ -328,13 +328,20 @@ pub(in crate::output) fn process<'a>(
 
 pub(in crate::output) fn listener(listener: &model::Listener) -> Listener<'_> {
     let model::Listener { netns, address } = listener;
+    listener_at(address, *netns)
+}
+
+pub(in crate::output) fn listener_at(
+    address: &ListenerAddress,
+    netns: Option<u32>,
+) -> Listener<'_> {
     let (family, ip, path) = match address {
         ListenerAddress::Inet { ip: ip @ IpAddr::V4(_), .. } => ("inet".into(), Some(*ip), None),
         ListenerAddress::Inet { ip: ip @ IpAddr::V6(_), .. } => ("inet6".into(), Some(*ip), None),
         ListenerAddress::Unix(name) => ("unix".into(), None, unix_path(name)),
         ListenerAddress::Other(family) => (format!("af_{family}").into(), None, None),
     };
-    Listener { family, address: ip, port: address.port(), path, netns: *netns }
+    Listener { family, address: ip, port: address.port(), path, netns }
 }
 
 fn unix_path(name: &UnixName) -> Option<Cow<'_, str>> {
@@ -374,6 +381,13 @@ pub(in crate::output) fn fds(usage: &FdUsage) -> Fds {
         open: usage.open,
         soft: usage.limits.map(|limits| number(limits.soft)),
         hard: usage.limits.map(|limits| number(limits.hard)),
+    }
+}
+
+impl Fds {
+    /// Soft and hard.
+    pub(in crate::output) const fn limits(&self) -> (Option<u64>, Option<u64>) {
+        (self.soft, self.hard)
     }
 }
 

@@ -5,24 +5,14 @@
 use std::io;
 
 use serde::Serialize;
-use serde_json::ser::Serializer;
 
 use crate::{
     model::{self, LimitSource, ListenerReport, ListenersReport, Risk, WallClock},
     output::json::{
-        Visible,
-        view::{Backlog, Fds, Listener, Process, SCHEMA, backlog, date, fds, listener, process},
+        self,
+        view::{Backlog, Fds, Listener, Process, backlog, date, fds, listener, process},
     },
 };
-
-#[derive(Serialize)]
-struct Line<'a, T> {
-    schema: u32,
-    time: &'a str,
-    kind: &'static str,
-    #[serde(flatten)]
-    body: T,
-}
 
 #[derive(Serialize)]
 struct Body<'a> {
@@ -75,22 +65,10 @@ pub fn listeners_json(report: &ListenersReport, clock: &WallClock) -> io::Result
     let time = date(report.at, clock);
     let mut lines = Vec::new();
     for listener in &report.listeners {
-        write(&mut lines, &time, "listener", Body::new(listener, clock))?;
+        json::push_line(&mut lines, &time, "listener", Body::new(listener, clock))?;
     }
-    write(&mut lines, &time, "listeners_summary", Summary::new(report))?;
+    json::push_line(&mut lines, &time, "listeners_summary", Summary::new(report))?;
     Ok(lines)
-}
-
-fn write<T: Serialize>(
-    lines: &mut Vec<u8>,
-    time: &str,
-    kind: &'static str,
-    body: T,
-) -> io::Result<()> {
-    let line = Line { schema: SCHEMA, time, kind, body };
-    line.serialize(&mut Serializer::with_formatter(&mut *lines, Visible))?;
-    lines.push(b'\n');
-    Ok(())
 }
 
 impl<'a> Body<'a> {

@@ -76,7 +76,13 @@ pub(in crate::output) fn lines(diagnoses: &[Diagnosis], indent: usize, detail: D
 }
 
 /// A labelled paragraph, and a command on a line of its own.
-fn push(text: &mut String, indent: usize, label: &str, words: &str, command: Option<&str>) {
+pub(in crate::output) fn push(
+    text: &mut String,
+    indent: usize,
+    label: &str,
+    words: &str,
+    command: Option<&str>,
+) {
     let start = indent + LABEL;
     let mut column = start;
     let _ = write!(text, "{:indent$}{label:<LABEL$}", "");

@@ -154,7 +154,7 @@ fn open(usage: &FdUsage) -> String {
 }
 
 /// `fds 1024/1024 soft (hard 4096)`
-fn fds(usage: &FdUsage) -> Option<String> {
+pub(in crate::output) fn fds(usage: &FdUsage) -> Option<String> {
     let open = open(usage);
     match usage.limits {
         Some(limits) => {

@@ -5,7 +5,7 @@
 
 pub(super) mod diagnosis;
 mod kernel;
-mod line;
+pub(super) mod line;
 mod lost;
 mod refusal;
 mod start;

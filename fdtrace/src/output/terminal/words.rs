@@ -45,7 +45,7 @@ impl Times<'_> {
 
 /// What a headline says, and so its colour.
 #[derive(Clone, Copy)]
-pub(super) enum Tone {
+pub(in crate::output) enum Tone {
     Bad,
     Good,
     Warning,
@@ -53,7 +53,7 @@ pub(super) enum Tone {
 }
 
 /// The headline, padded to the width of the widest one and the space after it.
-pub(super) fn headline(word: &str, tone: Tone, colour: Colour) -> String {
+pub(in crate::output) fn headline(word: &str, tone: Tone, colour: Colour) -> String {
     const WIDTH: usize = 11;
     let padding = " ".repeat(WIDTH.saturating_sub(word.len()));
     let code = match (colour, tone) {
@@ -136,7 +136,7 @@ pub(in crate::output) fn counted(count: u64, noun: &str) -> String {
 }
 
 /// `250ms`, `4.2s`, `12s`, `1m18s`, `2h05m`, `3d04h`: two figures of what matters, rounded.
-pub(super) fn duration(duration: Duration) -> String {
+pub(in crate::output) fn duration(duration: Duration) -> String {
     let millis = duration.as_millis();
     let (tenths, seconds) = ((millis + 50) / 100, (millis + 500) / 1000);
     let minutes = (seconds + 30) / 60;

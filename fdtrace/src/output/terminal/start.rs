@@ -11,17 +11,27 @@ const GROUPS: [(&str, &[&str]); 2] =
 pub(super) fn started(started: &Started) -> String {
     let mut parts =
         vec![format!("fdtrace {}", started.version), format!("Linux {}", started.kernel)];
-    for (form, probes) in by_form(&started.probes) {
+    parts.extend(forms(&started.probes));
+    parts.push("Ctrl-C for a summary".to_owned());
+    parts.join(GAP) + "\n"
+}
+
+/// `seen by calls: fexit  queues: fentry`: how what the summary tells was observed.
+pub(super) fn seen_by(probes: &[ProbeReport]) -> String {
+    format!("seen by {}\n", forms(probes).join(GAP))
+}
+
+fn forms(probes: &[ProbeReport]) -> Vec<String> {
+    let words = by_form(probes).into_iter().map(|(form, probes)| {
         let group = GROUPS.iter().find(|(_, members)| *members == probes);
         let probes = group.map_or_else(|| probes.join(", "), |(name, _)| (*name).to_owned());
-        parts.push(match form {
+        match form {
             "sock_diag" => format!("{probes}: polled, at most"),
             "none" => format!("{probes}: not seen"),
             _ => format!("{probes}: {form}"),
-        });
-    }
-    parts.push("Ctrl-C for a summary".to_owned());
-    parts.join(GAP) + "\n"
+        }
+    });
+    words.collect()
 }
 
 /// Members of one group with the same form together, in the order of their first.

@@ -7,7 +7,7 @@ use std::{
 };
 
 use super::{
-    kernel, lost,
+    kernel, lost, start,
     words::{Times, duration, on_what, who, why},
 };
 use crate::model::{BootTime, Process, ProcessId, Summary, Target, Total};
@@ -73,6 +73,7 @@ pub(super) fn summary(summary: &Summary, times: &Times<'_>) -> String {
             more => writeln!(text, "and {more} more"),
         }
     };
+    text.push_str(&start::seen_by(&summary.probes));
     text + &kernel::summary(&summary.kernel) + &lost::summary(&summary.lost)
 }
 

@@ -22,7 +22,7 @@ use crate::{
 
 /// Between two looks; ticks come about once a second.
 const PERIOD: Duration = Duration::from_millis(800);
-/// And so many times as long as the look took on a core: 0.05 % of one for all queues,
+/// And so many times as long as a look takes on a core: 0.05 % of one for all queues,
 const REST_PER_LIST: u32 = 2000;
 /// and 0.1 % of one for all processes.
 const REST_PER_LOOK: u32 = 1000;
@@ -35,11 +35,19 @@ pub(super) struct Watch {
     filter: Filter,
     is_off: bool,
     processes: BTreeMap<ProcessId, Accepting>,
-    next_processes: BootTime,
+    processes_pace: Pace,
     /// By inode.
     queues: BTreeMap<u64, Listening>,
-    next_queues: BootTime,
+    queues_pace: Pace,
     is_failing: bool,
+}
+
+/// When to look again.
+#[derive(Default)]
+struct Pace {
+    next: BootTime,
+    /// A look that takes long for once, as the first one does, stops nothing.
+    last_cost: Duration,
 }
 
 /// A process that is close to its limit.
@@ -63,9 +71,9 @@ impl Watch {
             warnings: Warnings::new(thresholds),
             filter,
             processes: BTreeMap::new(),
-            next_processes: BootTime::default(),
+            processes_pace: Pace::default(),
             queues: BTreeMap::new(),
-            next_queues: BootTime::default(),
+            queues_pace: Pace::default(),
             is_failing: false,
         }
     }
@@ -113,22 +121,21 @@ impl Watch {
         if self.is_off {
             return reports;
         }
-        if now >= self.next_processes {
+        if now >= self.processes_pace.next {
             let before = thread_cpu();
             let ids: Vec<_> = self.processes.keys().copied().collect();
             for id in ids {
                 reports.extend(self.look(now, id, host, aggregator));
             }
-            self.next_processes = after(now, thread_cpu().saturating_sub(before), REST_PER_LOOK);
+            self.processes_pace.took(now, thread_cpu().saturating_sub(before), REST_PER_LOOK);
         }
-        if now >= self.next_queues {
+        if now >= self.queues_pace.next {
             let before = thread_cpu();
             reports.extend(self.look_at_queues(now, host, aggregator));
-            self.next_queues = if self.is_failing {
-                BootTime(now.0 + REST_AFTER_FAILURE)
-            } else {
-                after(now, thread_cpu().saturating_sub(before), REST_PER_LIST)
-            };
+            self.queues_pace.took(now, thread_cpu().saturating_sub(before), REST_PER_LIST);
+            if self.is_failing {
+                self.queues_pace.next = BootTime(now.0 + REST_AFTER_FAILURE);
+            }
         }
         reports
     }
@@ -244,9 +251,13 @@ impl Watch {
     }
 }
 
-/// When to look again at what took so long.
-fn after(now: BootTime, took: Duration, rest: u32) -> BootTime {
-    BootTime(now.0 + PERIOD.max(took * rest))
+impl Pace {
+    /// Rests after a look that took so long on a core.
+    fn took(&mut self, now: BootTime, cost: Duration, rest: u32) {
+        let lately = cost.min(self.last_cost);
+        self.last_cost = cost;
+        self.next = BootTime(now.0 + PERIOD.max(lately * rest));
+    }
 }
 
 fn report(

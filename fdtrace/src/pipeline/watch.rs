@@ -62,6 +62,9 @@ struct Listening {
     socket: ListeningSocket,
     /// Who was said to own it, where there was a warning.
     told: Option<Vec<Process>>,
+    /// A warning that waits for the names of its owners: until the next look, and no longer.
+    waiting: Option<Warning>,
+    has_waited: bool,
 }
 
 impl Watch {
@@ -219,9 +222,12 @@ impl Watch {
         if is_watched && !self.queues.contains_key(&inode) {
             // The answer is there when there is something to say.
             host.owners.request(inode);
-            self.queues.insert(inode, Listening { socket, told: None });
+            let listening = Listening { socket, told: None, waiting: None, has_waited: false };
+            self.queues.insert(inode, listening);
         }
-        let report = warning.and_then(|warning| self.report_queue(now, inode, warning, host));
+        let waited = self.queues.get_mut(&inode).and_then(|listening| listening.waiting.take());
+        let report =
+            warning.or(waited).and_then(|warning| self.report_queue(now, inode, warning, host));
         if !is_watched {
             self.queues.remove(&inode);
         }
@@ -238,7 +244,13 @@ impl Watch {
         let listening = self.queues.get_mut(&inode)?;
         let target = Target::Listener(listening.socket.listener.clone());
         let owners = if warning.outcome.is_none() {
-            let owners = host.owners_of(inode).unwrap_or_default();
+            let owners = host.owners_of(inode);
+            if owners.is_none() && !listening.has_waited {
+                listening.has_waited = true;
+                listening.waiting = Some(warning);
+                return None;
+            }
+            let owners = owners.unwrap_or_default();
             if !self.filter.wants_warning(&owners, &target) {
                 return None;
             }

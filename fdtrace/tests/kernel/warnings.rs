@@ -239,7 +239,8 @@ fn a_process_that_exits() {
 }
 
 fn nobody_asked() {
-    let mut server = Server::start(20);
+    // Too long to overflow while the server takes what it shall hold.
+    let mut server = Server::start(200);
     let port = server.workload.port().to_string();
     let pid = server.workload.pid().to_string();
     let silent: [&[&str]; 5] = [
@@ -254,7 +255,7 @@ fn nobody_asked() {
     server.hold(LIMIT * 65 / 100);
     server.raised(&mut telling, 60, LIMIT * 65 / 100);
     server.hold(218);
-    server.queue(18);
+    server.queue(180);
     let queue = json!({ "resource": "accept_queue", "process": { "pid": server.workload.pid() } });
     telling.wait_for_report("warning_raised", &queue);
     for fdtrace in silent {

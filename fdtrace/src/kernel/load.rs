@@ -161,8 +161,10 @@ impl Kernel {
         }
     }
 
-    /// Hands each waiting record to `record`.
+    /// Hands each waiting record to `record`, and writes the programs' own warnings to the log: at the
+    /// end nobody waits for those any more.
     pub fn drain(&mut self, mut record: impl FnMut(&[u8])) {
+        self.log.get_mut().flush();
         let ring = self.records.get_mut();
         while let Some(item) = ring.next() {
             record(&item);

@@ -111,7 +111,8 @@ fn refusals_belong_to_the_exhaustion() {
     let closed = run.of_kind("episode_closed", &listener)[0];
     assert_eq!(number(closed, "/count"), failures);
     let attempts = case.kernel("ListenOverflows");
-    assert!(attempts >= 30, "{attempts}");
+    // Each of them came twice at least, also on a machine that is slow.
+    assert!(attempts >= 20, "{attempts}");
     assert_eq!(number(closed, "/refused/attempts"), attempts);
     let connections = number(closed, "/refused/connections");
     assert!(connections.abs_diff(15) <= 2, "{connections}");

@@ -26,6 +26,8 @@ const PERIOD: Duration = Duration::from_millis(800);
 const REST_PER_LIST: u32 = 2000;
 /// and 0.1 % of one for all processes.
 const REST_PER_LOOK: u32 = 1000;
+/// So many looks long a warning waits for the name of a listener's owner.
+const MOST_WAITED: u32 = 5;
 /// After queues could not be listed.
 const REST_AFTER_FAILURE: Duration = Duration::from_secs(60);
 
@@ -62,6 +64,9 @@ struct Listening {
     socket: ListeningSocket,
     /// Who was said to own it, where there was a warning.
     told: Option<Vec<Process>>,
+    /// A warning that waits for a scan to tell who that is, and for how many looks it did.
+    waiting: Option<Warning>,
+    waited: u32,
 }
 
 impl Watch {
@@ -219,8 +224,12 @@ impl Watch {
         if is_watched && !self.queues.contains_key(&inode) {
             // The answer is there when there is something to say.
             host.owners.request(inode);
-            self.queues.insert(inode, Listening { socket, told: None });
+            self.queues.insert(inode, Listening { socket, told: None, waiting: None, waited: 0 });
         }
+        let waiting = self.queues.get_mut(&inode).and_then(|queue| queue.waiting.take());
+        let waiting =
+            waiting.filter(|_| !is_superseded).map(|warning| Warning { gauge, ..warning });
+        let warning = warning.or(waiting);
         let report = warning.and_then(|warning| self.report_queue(now, inode, warning, host));
         if !is_watched {
             self.queues.remove(&inode);
@@ -238,13 +247,20 @@ impl Watch {
         let listening = self.queues.get_mut(&inode)?;
         let target = Target::Listener(listening.socket.listener.clone());
         let owners = if warning.outcome.is_none() {
-            let owners = host.owners_of(inode).unwrap_or_default();
+            let owners = host.owners_of(inode);
+            if owners.is_none() && listening.waited < MOST_WAITED {
+                listening.waited += 1;
+                listening.waiting = Some(warning);
+                return None;
+            }
+            let owners = owners.unwrap_or_default();
             if !self.filter.wants_warning(&owners, &target) {
                 return None;
             }
             listening.told = Some(owners.clone());
             owners
         } else {
+            listening.waiting = None;
             listening.told.take()?
         };
         Some(report(now, owners, target, Resource::AcceptQueue, warning))

@@ -272,6 +272,12 @@ impl Pace {
     fn took(&mut self, now: BootTime, cost: Duration, rest: u32) {
         let lately = cost.min(self.last_cost);
         self.last_cost = cost;
+        if lately * rest > PERIOD {
+            log::debug!(
+                "a look takes {lately:?} of a core: the next one is in {:?}",
+                lately * rest
+            );
+        }
         self.next = BootTime(now.0 + PERIOD.max(lately * rest));
     }
 }

@@ -144,11 +144,13 @@ fn how_long_it_takes() {
         let due = Duration::from_millis(100) * (u32::try_from(open).unwrap() - 190);
         thread::sleep(due.saturating_sub(began.elapsed()));
     }
+    // Slower, where the machine is an emulated one.
+    let grown = 56.0 / began.elapsed().as_secs_f64();
     let (_, warning) = fdtrace.wait_for_report("warning_raised", &server.process());
     let open = number(&warning, "/fds/open");
-    assert!((205..=230).contains(&open), "{warning:#}");
+    assert!((205..=246).contains(&open), "{warning:#}");
     let per_second = warning["per_second"].as_f64().unwrap();
-    assert!((8.0..=11.0).contains(&per_second), "{warning:#}");
+    assert!((0.7 * grown..=1.3 * grown).contains(&per_second), "{grown} a second: {warning:#}");
     let left = f64::from(u32::try_from(LIMIT - open).unwrap()) / per_second;
     assert!((warning["full_in_s"].as_f64().unwrap() - left).abs() < 0.1, "{warning:#}");
     assert_eq!(server.said(&fdtrace.stop()), (1, 0));

@@ -87,14 +87,7 @@ fn limit_facts<'a>(
     provenance: &'a Provenance,
     failed: Failed,
 ) -> LimitFacts<'a> {
-    LimitFacts {
-        provenance,
-        failed,
-        limits_at_failure: None,
-        open: facts.fds.and_then(|fds| fds.usage.open),
-        file_handles_at_failure: None,
-        inotify_instances: None,
-    }
+    LimitFacts::at_a_look(provenance, failed, facts.fds.and_then(|fds| fds.usage.open))
 }
 
 /// What is wrong with its limit, however little of it is in use.

@@ -1,7 +1,7 @@
 //! `fs.file-max`: the whole system has no file handle left for a process that is no administrator.
 
-use super::{LimitFacts, remedy};
-use crate::model::{Cause, Certainty, Diagnosis, Evidence, Value};
+use super::{LimitFacts, handles_as_evidence, remedy};
+use crate::model::{Cause, Certainty, Diagnosis};
 
 pub(super) fn diagnose(facts: &LimitFacts<'_>) -> Option<Diagnosis> {
     let system = &facts.provenance.system;
@@ -28,18 +28,7 @@ pub(super) fn diagnose(facts: &LimitFacts<'_>) -> Option<Diagnosis> {
             Certainty::Likely
         }
     };
-    let count = |fact, value: Option<u64>, source: &str| {
-        value.map(|value| Evidence {
-            fact,
-            value: Value::Count(value),
-            unit: Some("file handles"),
-            source: Some(source.to_owned()),
-        })
-    };
-    let evidence = [
-        count("file_handles", handles, "/proc/sys/fs/file-nr"),
-        count("file_max", system.file_max.value, "/proc/sys/fs/file-max"),
-    ];
+    let evidence = handles_as_evidence(handles, system.file_max.value);
     let is_known = |value: Option<u64>| value.map_or("?".into(), |value| value.to_string());
     let why = format!(
         "the system has {} of fs.file-max {} file handles in use: no process without \

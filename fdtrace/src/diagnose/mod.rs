@@ -60,6 +60,20 @@ pub struct LimitFacts<'a> {
     pub inotify_instances: Option<u64>,
 }
 
+impl<'a> LimitFacts<'a> {
+    /// Of a process at which somebody looks, whatever has failed: no failure told anything.
+    const fn at_a_look(provenance: &'a Provenance, failed: Failed, open: Option<u64>) -> Self {
+        Self {
+            provenance,
+            failed,
+            limits_at_failure: None,
+            open,
+            file_handles_at_failure: None,
+            inotify_instances: None,
+        }
+    }
+}
+
 /// What ran out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Failed {
@@ -165,6 +179,22 @@ fn limits_as_evidence(facts: &LimitFacts<'_>, bite: Bite) -> Vec<Evidence> {
         evidence.push(Evidence { source: None, ..of("open", open) });
     }
     evidence
+}
+
+/// The evidence that every cause of ENFILE has.
+fn handles_as_evidence(used: Option<u64>, max: Option<u64>) -> [Option<Evidence>; 2] {
+    let count = |fact, value: Option<u64>, source: &str| {
+        value.map(|value| Evidence {
+            fact,
+            value: Value::Count(value),
+            unit: Some("file handles"),
+            source: Some(source.to_owned()),
+        })
+    };
+    [
+        count("file_handles", used, "/proc/sys/fs/file-nr"),
+        count("file_max", max, "/proc/sys/fs/file-max"),
+    ]
 }
 
 #[cfg(test)]

@@ -36,7 +36,7 @@ pub(super) fn standing(owners: &[Process], acceptors: &[Acceptor]) -> Option<Dia
     }
     let others = found.len() - 1;
     let why = if others > 0 { format!("{why}, and {others} more like it") } else { why };
-    let mut evidence = vec![from(text("acceptor", name(behaviour)), THREADS)];
+    let mut evidence = vec![from(text("acceptor", behaviour.name()), THREADS)];
     evidence.extend(wait_channel(behaviour));
     if let Some(owner) = owner {
         evidence.push(text("acceptor_name", owner.comm.to_text()));
@@ -172,21 +172,6 @@ fn starved(acceptor: &Acceptor) -> Option<Diagnosis> {
 fn more_acceptors() -> Remedy {
     let text = "accept with more threads or processes (worker_processes, --workers, SO_REUSEPORT)";
     remedy(When::ForGood, text, None)
-}
-
-fn name(behaviour: &Behaviour) -> &'static str {
-    match behaviour {
-        Behaviour::Stopped => "stopped",
-        Behaviour::Traced { .. } => "traced",
-        Behaviour::Frozen => "frozen",
-        Behaviour::Blocked { .. } => "blocked",
-        Behaviour::CpuBound { .. } => "cpu_bound",
-        Behaviour::BusyLoop { .. } => "busy_loop",
-        Behaviour::BackingOff { .. } => "backing_off",
-        Behaviour::Pausing { .. } => "pausing",
-        Behaviour::DrainsWhileFailing => "drains_while_failing",
-        Behaviour::GaveUp { .. } => "gave_up",
-    }
 }
 
 fn wait_channel(behaviour: &Behaviour) -> Option<Evidence> {

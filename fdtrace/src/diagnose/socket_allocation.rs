@@ -1,8 +1,8 @@
 //! ENFILE, though file-max is far: the kernel could not allocate the socket's inode, for memory
 //! (net/socket.c sock_alloc).
 
-use super::{LimitFacts, remedy::remedy};
-use crate::model::{Cause, Certainty, Diagnosis, Evidence, Value, When};
+use super::{LimitFacts, handles_as_evidence, remedy::remedy};
+use crate::model::{Cause, Certainty, Diagnosis, When};
 
 pub(super) fn diagnose(facts: &LimitFacts<'_>) -> Option<Diagnosis> {
     let provenance = facts.provenance;
@@ -22,18 +22,7 @@ pub(super) fn diagnose(facts: &LimitFacts<'_>) -> Option<Diagnosis> {
             system.file_max.value.unwrap_or_default()
         )
     };
-    let count = |fact, value: Option<u64>, source: &str| {
-        value.map(|value| Evidence {
-            fact,
-            value: Value::Count(value),
-            unit: Some("file handles"),
-            source: Some(source.to_owned()),
-        })
-    };
-    let evidence = [
-        count("file_handles", handles, "/proc/sys/fs/file-nr"),
-        count("file_max", system.file_max.value, "/proc/sys/fs/file-max"),
-    ];
+    let evidence = handles_as_evidence(handles, system.file_max.value);
     let mut unknown = provenance.unknown.clone();
     if !is_above && facts.file_handles_at_failure.is_none() {
         unknown.push("how many file handles there were when it failed".into());

@@ -172,3 +172,22 @@ impl Thread {
         }
     }
 }
+
+impl Behaviour {
+    /// Its stable name.
+    #[must_use]
+    pub const fn name(&self) -> &'static str {
+        match self {
+            Self::Stopped => "stopped",
+            Self::Traced { .. } => "traced",
+            Self::Frozen => "frozen",
+            Self::Blocked { .. } => "blocked",
+            Self::CpuBound { .. } => "cpu_bound",
+            Self::BusyLoop { .. } => "busy_loop",
+            Self::BackingOff { .. } => "backing_off",
+            Self::Pausing { .. } => "pausing",
+            Self::DrainsWhileFailing => "drains_while_failing",
+            Self::GaveUp { .. } => "gave_up",
+        }
+    }
+}

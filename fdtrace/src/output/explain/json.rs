@@ -141,7 +141,7 @@ impl<'a> Body<'a> {
             limit_chain: chain.iter().map(Ancestor::new).collect(),
             limit_chain_complete: provenance.is_some_and(|of| of.chain_end == ChainEnd::Init),
             threads: explanation.threads,
-            behaviour: explanation.behaviour.as_ref().map(behaviour),
+            behaviour: explanation.behaviour.as_ref().map(Behaviour::name),
             unknown,
         }
     }
@@ -218,21 +218,6 @@ impl<'a> Ancestor<'a> {
             soft,
             hard,
         }
-    }
-}
-
-const fn behaviour(behaviour: &Behaviour) -> &'static str {
-    match behaviour {
-        Behaviour::Stopped => "stopped",
-        Behaviour::Traced { .. } => "traced",
-        Behaviour::Frozen => "frozen",
-        Behaviour::Blocked { .. } => "blocked",
-        Behaviour::CpuBound { .. } => "cpu_bound",
-        Behaviour::BusyLoop { .. } => "busy_loop",
-        Behaviour::BackingOff { .. } => "backing_off",
-        Behaviour::Pausing { .. } => "pausing",
-        Behaviour::DrainsWhileFailing => "drains_while_failing",
-        Behaviour::GaveUp { .. } => "gave_up",
     }
 }
 

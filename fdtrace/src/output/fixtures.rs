@@ -329,3 +329,17 @@ pub(super) fn diagnosed() -> DiagnosisReport {
     };
     DiagnosisReport { at: at(3_240), owners, target, door, failure, diagnoses: vec![story, load] }
 }
+
+/// The name of every field of a JSON value: documentation must have each.
+pub(super) fn names(value: &serde_json::Value, found: &mut Vec<String>) {
+    match value {
+        serde_json::Value::Object(map) => {
+            for (name, value) in map {
+                found.push(name.clone());
+                names(value, found);
+            }
+        }
+        serde_json::Value::Array(list) => list.iter().for_each(|value| names(value, found)),
+        _ => {}
+    }
+}

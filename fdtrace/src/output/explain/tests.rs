@@ -15,7 +15,7 @@ use crate::{
     },
     output::{
         Colour,
-        fixtures::{clock, inet, stranger},
+        fixtures::{clock, inet, names, stranger},
     },
 };
 
@@ -192,19 +192,6 @@ fn the_schema_describes_real_output_and_nothing_else() {
             wrong.pointer_mut(place).unwrap()["surprise"] = 1.into();
             assert!(!schema.is_valid(&wrong), "{place} of {line:#}");
         }
-    }
-}
-
-fn names(value: &Value, found: &mut Vec<String>) {
-    match value {
-        Value::Object(map) => {
-            for (name, value) in map {
-                found.push(name.clone());
-                names(value, found);
-            }
-        }
-        Value::Array(list) => list.iter().for_each(|value| names(value, found)),
-        _ => {}
     }
 }
 

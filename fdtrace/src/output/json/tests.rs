@@ -14,7 +14,7 @@ use crate::{
     },
     output::fixtures::{
         at, cleared, clock, closed, diagnosed, episode, every, ipv4, lasting, listener, lost,
-        namespace, opened, over, overflow, process, queue_warned, socket, started, stranger,
+        names, namespace, opened, over, overflow, process, queue_warned, socket, started, stranger,
         summary, syn_queue, total, unix, unknown, updated, warned,
     },
 };
@@ -347,22 +347,6 @@ fn the_examples_of_the_reference_are_valid() {
 
 #[test]
 fn the_reference_names_every_field_and_reason() {
-    fn names(value: &Value, found: &mut Vec<String>) {
-        match value {
-            Value::Object(map) => {
-                for (name, value) in map {
-                    found.push(name.clone());
-                    names(value, found);
-                }
-            }
-            Value::Array(list) => {
-                for value in list {
-                    names(value, found);
-                }
-            }
-            _ => {}
-        }
-    }
     let reference = doc("json.md");
     // The reasons are names in the object `lost`.
     let mut found = Vec::new();

@@ -10,7 +10,7 @@ use crate::{
     },
     output::{
         Colour,
-        fixtures::{at, clock, every, inet, ipv4, nginx, process, stranger, unix},
+        fixtures::{at, clock, every, inet, ipv4, names, nginx, process, stranger, unix},
     },
 };
 
@@ -208,19 +208,6 @@ fn json_of_what_is_unknown() {
         "unseen": {"namespaces": 1, "without_limits": 2, "without_unix": 3},
     });
     assert_eq!(lines[3], summary);
-}
-
-fn names(value: &Value, found: &mut Vec<String>) {
-    match value {
-        Value::Object(map) => {
-            for (name, value) in map {
-                found.push(name.clone());
-                names(value, found);
-            }
-        }
-        Value::Array(list) => list.iter().for_each(|value| names(value, found)),
-        _ => {}
-    }
 }
 
 /// docs/listeners.md names every field, and its example is what is written.

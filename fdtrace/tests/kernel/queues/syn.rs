@@ -158,11 +158,7 @@ fn a_syn_that_reopens() {
         assert_eq!(stream.read(&mut [0; 1]).unwrap(), 0);
     });
     case.server.done();
-    let connections =
-        case.network.enter(|| std::fs::read_to_string("/proc/thread-self/net/tcp").unwrap());
-    // Ports in hexadecimal, then the state.
-    let old = format!("0100007F:{:04X} 0100007F:{:04X} 06 ", case.port(), from.port());
-    assert!(connections.contains(&old), "not in TIME_WAIT: {connections}");
+    wait_for_time_wait(&case.network, case.port(), from.port());
     let waiting = Clients::knock(&case.network, &case.at("127.0.0.1"), 5);
     let again = case.network.enter(|| stream_from(from, to));
     assert!(again.is_err(), "connected to a full queue");
@@ -172,6 +168,19 @@ fn a_syn_that_reopens() {
     assert!(cases[0].kernel("ListenOverflows") >= 2, "{:?}", cases[0].kernel("ListenOverflows"));
     cases[0].refused = Some(1);
     assert_equal(&fdtrace.stop(), &cases);
+}
+
+/// The last segments of a connection may still be on their way when both ends have closed it.
+fn wait_for_time_wait(network: &Network, server: u16, client: u16) {
+    // Ports in hexadecimal, then the state.
+    let old = format!("0100007F:{server:04X} 0100007F:{client:04X} 06 ");
+    let connections =
+        || network.enter(|| std::fs::read_to_string("/proc/thread-self/net/tcp").unwrap());
+    let deadline = Instant::now() + Duration::from_secs(10);
+    while !connections().contains(&old) {
+        assert!(Instant::now() < deadline, "not in TIME_WAIT: {}", connections());
+        std::thread::sleep(Duration::from_millis(10));
+    }
 }
 
 /// Connects from a certain port, for two and a half seconds.

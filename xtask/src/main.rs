@@ -6,6 +6,7 @@
     reason = "what these tasks do and find is their product, and goes to stdout; errors to stderr"
 )]
 
+mod bench;
 mod build_ebpf;
 mod counts;
 mod layers;
@@ -39,6 +40,12 @@ enum Verb {
     Vm(vm::Args),
     /// Run every check and test, in the order CI does
     Test(test::Args),
+    /// Measure what fdtrace costs, beside other tools (root, an idle machine)
+    Bench(bench::Args),
+    #[command(hide = true)]
+    BenchWork(bench::work::Args),
+    #[command(hide = true)]
+    BenchEmpty,
 }
 
 fn main() -> ExitCode {
@@ -57,5 +64,8 @@ fn run(verb: Verb) -> Result<()> {
         Verb::Layers => layers::run(),
         Verb::Vm(args) => vm::run(&args),
         Verb::Test(args) => test::run(&args),
+        Verb::Bench(args) => bench::run(&args),
+        Verb::BenchWork(args) => bench::work::run(&args),
+        Verb::BenchEmpty => bench::empty::run(),
     }
 }

@@ -1,0 +1,111 @@
+//! `cargo xtask bench`: what fdtrace costs, beside what nothing, empty programs and other tools cost,
+//! in one run. Samples of one workload are taken in turn, so that what the machine does meanwhile
+//! meets all alike; ratios are of one turn. docs/overhead.md is written by it.
+
+pub(crate) mod attachment;
+pub(crate) mod empty;
+mod idle;
+mod peers;
+mod report;
+mod sample;
+mod statistics;
+pub(crate) mod work;
+mod wrk;
+
+use std::{fs, path::Path, time::Duration};
+
+use anyhow::{Context as _, Result, bail};
+
+use crate::{
+    proc::{heading, is_root},
+    repo,
+};
+use attachment::{Attachment, build_fdtrace};
+use peers::PEERS;
+use report::Report;
+use sample::Bench;
+use work::Work;
+
+/// By root, on a machine that does nothing else.
+#[derive(clap::Args)]
+pub(crate) struct Args {
+    /// How often each sample is taken
+    #[arg(long, default_value_t = 9)]
+    turns: u32,
+    /// How long a workload runs for a sample, in milliseconds
+    #[arg(long, default_value_t = 700)]
+    milliseconds: u64,
+    /// Only these workloads
+    #[arg(long, value_enum)]
+    only: Vec<Work>,
+    /// Without other tools
+    #[arg(long)]
+    no_peers: bool,
+    /// Without what fdtrace does alone: idle, start, latency, nginx
+    #[arg(long)]
+    no_alone: bool,
+    /// Write docs/overhead.md
+    #[arg(long)]
+    write: bool,
+}
+
+/// The workloads that other tools run beside, too: they take their time.
+const WITH_PEERS: [Work; 3] = [Work::Getppid, Work::Accept, Work::Refused];
+const COMPARED: [Work; 7] = [
+    Work::Getppid,
+    Work::Accept,
+    Work::Refused,
+    Work::RefusedTwice,
+    Work::Traffic,
+    Work::Connections,
+    Work::Flood,
+];
+
+pub(crate) fn run(args: &Args) -> Result<()> {
+    if !is_root()? {
+        bail!("this needs root: run it as root");
+    }
+    let fdtrace = build_fdtrace()?;
+    let bench = Bench {
+        fdtrace: &fdtrace,
+        turns: args.turns,
+        time: Duration::from_millis(args.milliseconds),
+    };
+    let mut report = Report::new(args.turns, bench.time)?;
+    for work in COMPARED {
+        if !args.only.is_empty() && !args.only.contains(&work) {
+            continue;
+        }
+        heading(work.unit());
+        let mut attachments = vec![Attachment::Nothing, Attachment::Empty, Attachment::Fdtrace];
+        if WITH_PEERS.contains(&work) && !args.no_peers {
+            attachments.extend(PEERS.iter().filter(|peer| peer.is_here()).map(Attachment::Peer));
+        }
+        report.add_work(bench.compare(work, &attachments)?);
+    }
+    report.missing = PEERS.iter().filter(|peer| !peer.is_here()).map(|peer| peer.name).collect();
+    if !args.no_alone {
+        heading("fdtrace alone");
+        report.nginx = wrk::run(&bench)?;
+        report.alone = Some(idle::measure(&bench)?);
+    }
+    print!("{}", report.markdown());
+    save(&report, args.write)
+}
+
+fn save(report: &Report, write_docs: bool) -> Result<()> {
+    let directory = repo::target_dir().join("bench");
+    fs::create_dir_all(&directory)?;
+    let json = directory.join("overhead.json");
+    write(&json, &format!("{}\n", serde_json::to_string_pretty(report)?))?;
+    if write_docs {
+        write(&repo::root().join("docs/overhead.md"), &report.markdown())?;
+    }
+    Ok(())
+}
+
+fn write(path: &Path, text: &str) -> Result<()> {
+    fs::write(path, text).with_context(|| format!("write {}", path.display()))?;
+    println!("wrote {}", path.display());
+    Ok(())
+}

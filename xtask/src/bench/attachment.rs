@@ -1,0 +1,243 @@
+//! What is attached while a workload runs.
+
+use std::{
+    io::{BufRead as _, BufReader, Read},
+    os::unix::process::ExitStatusExt as _,
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+    sync::mpsc::{Receiver, RecvTimeoutError, channel},
+    thread::{self, JoinHandle},
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context as _, Result, bail};
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
+use serde_json::Value;
+
+use super::peers::{Peer, Seen};
+
+/// A tool that does not say in this time that it is ready is not measured.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Attachment {
+    Nothing,
+    /// Empty programs where fdtrace's are: what the kernel itself charges.
+    Empty,
+    Fdtrace,
+    Peer(&'static Peer),
+}
+
+impl Attachment {
+    pub(crate) const fn name(self) -> &'static str {
+        match self {
+            Self::Nothing => "nothing",
+            Self::Empty => "empty programs",
+            Self::Fdtrace => "fdtrace",
+            Self::Peer(peer) => peer.name,
+        }
+    }
+
+    /// Starts it, and waits until it observes. `pid` is the process that will work.
+    pub(crate) fn start(self, fdtrace: &Path, pid: u32) -> Result<Option<Tool>> {
+        let (mut command, ready) = match self {
+            Self::Nothing => return Ok(None),
+            Self::Empty => {
+                let mut command = Command::new(std::env::current_exe()?);
+                command.arg("bench-empty");
+                (command, Ready::Line("ready"))
+            }
+            Self::Fdtrace => {
+                let mut command = Command::new(fdtrace);
+                command.arg("--json");
+                (command, Ready::Line("\"kind\":\"started\""))
+            }
+            Self::Peer(peer) => {
+                // The shell gives way to the tool, so that our signal reaches it.
+                let mut command = Command::new("sh");
+                command.arg("-c").arg(peer.command.replace("{pid}", &pid.to_string()));
+                (command, peer.ready)
+            }
+        };
+        let name = self.name();
+        let tool = Tool::start(&mut command, ready).with_context(|| format!("start {name}"))?;
+        Ok(Some(tool))
+    }
+
+    /// How many of the failures of a process it told of, if it counts them.
+    pub(crate) fn seen(self, pid: u32, output: &str) -> Option<u64> {
+        match self {
+            Self::Nothing | Self::Empty => None,
+            Self::Fdtrace => seen_by_fdtrace(pid, output),
+            Self::Peer(peer) => match peer.seen {
+                Seen::Lines(text) => {
+                    u64::try_from(output.lines().filter(|line| line.contains(text)).count()).ok()
+                }
+                Seen::Number(find) => find(output),
+            },
+        }
+    }
+}
+
+fn seen_by_fdtrace(pid: u32, output: &str) -> Option<u64> {
+    let summary = output.lines().find(|line| line.contains("\"kind\":\"summary\""))?;
+    let summary: Value = serde_json::from_str(summary).ok()?;
+    let totals = summary["totals"].as_array()?;
+    let of_it = totals.iter().filter(|total| {
+        total["process"]["pid"] == pid
+            || total["processes"]
+                .as_array()
+                .is_some_and(|all| all.iter().any(|process| process["pid"] == pid))
+    });
+    Some(of_it.filter_map(|total| total["count"].as_u64()).sum())
+}
+
+/// How a tool lets us know that it observes.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Ready {
+    /// It writes a line with this in it.
+    Line(&'static str),
+    /// It says nothing; this long after its start it surely does.
+    After(Duration),
+}
+
+/// A running tool.
+pub(crate) struct Tool {
+    child: Child,
+    lines: Receiver<(Instant, String)>,
+    output: String,
+    readers: Vec<JoinHandle<()>>,
+    /// From its start until it said it was ready.
+    pub(crate) start: Duration,
+}
+
+impl Tool {
+    pub(crate) fn start(command: &mut Command, ready: Ready) -> Result<Self> {
+        let start = Instant::now();
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = command.spawn()?;
+        let (send, lines) = channel();
+        let stdout = child.stdout.take().context("stdout is piped")?;
+        let stderr = child.stderr.take().context("stderr is piped")?;
+        let read = |from: Box<dyn Read + Send>| {
+            let send = send.clone();
+            thread::spawn(move || {
+                for line in BufReader::new(from).lines().map_while(Result::ok) {
+                    if send.send((Instant::now(), line)).is_err() {
+                        return;
+                    }
+                }
+            })
+        };
+        let readers = vec![read(Box::new(stdout)), read(Box::new(stderr))];
+        let mut tool = Self { child, lines, output: String::new(), readers, start: Duration::ZERO };
+        match ready {
+            Ready::After(time) => thread::sleep(time),
+            Ready::Line(text) => {
+                let Some((at, _)) = tool.wait_for(text)? else {
+                    tool.kill();
+                    bail!("not ready: {}", tool.output.trim_end());
+                };
+                tool.start = at - start;
+            }
+        }
+        if let Some(status) = tool.child.try_wait()? {
+            tool.drain();
+            bail!("it ended at once ({status}): {}", tool.output.trim_end());
+        }
+        Ok(tool)
+    }
+
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// The next line with this in it, and when it came.
+    pub(crate) fn wait_for(&mut self, text: &str) -> Result<Option<(Instant, String)>> {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            match self.lines.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
+                Ok((at, line)) => {
+                    let found = line.contains(text);
+                    self.keep(&line);
+                    if found {
+                        return Ok(Some((at, line)));
+                    }
+                }
+                Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => {
+                    return Ok(None);
+                }
+            }
+        }
+    }
+
+    /// The lines that have come and nobody waited for.
+    pub(crate) fn take_lines(&mut self) -> Vec<(Instant, String)> {
+        let lines: Vec<_> = self.lines.try_iter().collect();
+        for (_, line) in &lines {
+            self.keep(line);
+        }
+        lines
+    }
+
+    /// Ends it as an operator would, by Ctrl-C, and returns all that it wrote.
+    pub(crate) fn stop(mut self) -> Result<String> {
+        kill(Pid::from_raw(i32::try_from(self.child.id())?), Signal::SIGINT)?;
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            self.drain();
+            if let Some(status) = self.child.try_wait()? {
+                let of_signal = status.signal().is_some();
+                for reader in self.readers.drain(..) {
+                    let _ = reader.join();
+                }
+                let rest: Vec<_> = self.lines.try_iter().collect();
+                for (_, line) in &rest {
+                    self.keep(line);
+                }
+                // Many tools end by the signal, or with what they please.
+                if !status.success() && !of_signal && self.output.is_empty() {
+                    bail!("it failed: {status}");
+                }
+                return Ok(std::mem::take(&mut self.output));
+            }
+            if Instant::now() > deadline {
+                self.kill();
+                bail!("it does not end on SIGINT");
+            }
+            thread::sleep(Duration::from_millis(2));
+        }
+    }
+
+    fn drain(&mut self) {
+        self.take_lines();
+    }
+
+    fn keep(&mut self, line: &str) {
+        self.output.push_str(line);
+        self.output.push('\n');
+    }
+
+    fn kill(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        self.drain();
+    }
+}
+
+impl Drop for Tool {
+    fn drop(&mut self) {
+        if matches!(self.child.try_wait(), Ok(None)) {
+            self.kill();
+        }
+    }
+}
+
+/// The binary that is measured, built as it is released.
+pub(crate) fn build_fdtrace() -> Result<PathBuf> {
+    crate::proc::run(crate::proc::cargo().args(["build", "--release", "-p", "fdtrace"]))?;
+    Ok(crate::repo::target_dir().join("release/fdtrace"))
+}

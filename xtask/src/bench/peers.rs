@@ -1,0 +1,169 @@
+//! What an operator would use instead, as one would type it. Those that are not installed are left
+//! out, and the report says so.
+
+use std::{path::Path, time::Duration};
+
+use super::attachment::Ready;
+use crate::repo;
+
+#[derive(Debug)]
+pub(crate) struct Peer {
+    pub(crate) name: &'static str,
+    /// What must be there to run it, a program or a file.
+    pub(crate) needs: &'static str,
+    /// For sh; `{pid}` is the process that works.
+    pub(crate) command: &'static str,
+    pub(crate) ready: Ready,
+    pub(crate) seen: Seen,
+    pub(crate) tells: Tells,
+}
+
+impl Peer {
+    pub(crate) fn is_here(&self) -> bool {
+        Path::new(self.needs).exists() || repo::find_program(self.needs).is_some()
+    }
+}
+
+/// How its output says how many failures there were.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Seen {
+    /// A line for each, with this in it.
+    Lines(&'static str),
+    /// A number somewhere.
+    Number(fn(&str) -> Option<u64>),
+}
+
+/// What the operator learns from it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Tells {
+    pub(crate) process: bool,
+    pub(crate) port: bool,
+    pub(crate) limit: bool,
+}
+
+const PROCESS: Tells = Tells { process: true, port: false, limit: false };
+
+pub(crate) const PEERS: [Peer; 9] = [
+    Peer {
+        name: "strace -f -e accept4 -Z",
+        needs: "strace",
+        command: "exec strace -f -e trace=accept4 -Z -p {pid}",
+        ready: Ready::Line("attached"),
+        seen: Seen::Lines("EMFILE"),
+        tells: PROCESS,
+    },
+    Peer {
+        name: "strace -c -Z",
+        needs: "strace",
+        command: "exec strace -f -c -e trace=accept4 -Z -p {pid}",
+        ready: Ready::Line("attached"),
+        seen: Seen::Number(|output| word_before(output, "accept4", 1)),
+        tells: PROCESS,
+    },
+    Peer {
+        name: "perf trace --failure",
+        needs: "perf",
+        command: "exec perf trace --failure -e accept4 -a",
+        ready: Ready::After(Duration::from_millis(1500)),
+        seen: Seen::Lines("EMFILE"),
+        tells: PROCESS,
+    },
+    Peer {
+        name: "perf stat, filter ret == -24",
+        needs: "perf",
+        command: "exec perf stat -a -e syscalls:sys_exit_accept4 --filter 'ret == -24'",
+        ready: Ready::After(Duration::from_millis(500)),
+        seen: Seen::Number(|output| word_before(output, "syscalls:sys_exit_accept4", 1)),
+        tells: Tells { process: false, port: false, limit: false },
+    },
+    Peer {
+        name: "tracefs event, filter",
+        needs: "/sys/kernel/tracing/events/syscalls/sys_exit_accept4",
+        command: TRACEFS,
+        ready: Ready::Line("ready"),
+        seen: Seen::Lines("sys_accept4 -> 0xffffffffffffffe8"),
+        tells: PROCESS,
+    },
+    Peer {
+        name: "bpftrace, count()",
+        needs: "bpftrace",
+        command: "exec bpftrace -e 'BEGIN { printf(\"ready\\n\"); } \
+                  tracepoint:syscalls:sys_exit_accept4 /args->ret == -24/ { @[pid, comm] = count(); }'",
+        ready: Ready::Line("ready"),
+        seen: Seen::Number(|output| {
+            let line = output.lines().find(|line| line.starts_with("@["))?;
+            line.rsplit(' ').next()?.parse().ok()
+        }),
+        tells: PROCESS,
+    },
+    Peer {
+        name: "bpftrace, printf()",
+        needs: "bpftrace",
+        command: "exec bpftrace -e 'BEGIN { printf(\"ready\\n\"); } \
+                  tracepoint:syscalls:sys_exit_accept4 /args->ret == -24/ \
+                  { printf(\"%d %s EMFILE\\n\", pid, comm); }'",
+        ready: Ready::Line("ready"),
+        seen: Seen::Lines("EMFILE"),
+        tells: PROCESS,
+    },
+    Peer {
+        name: "bcc syscount -e EMFILE",
+        needs: "syscount-bpfcc",
+        command: "exec syscount-bpfcc -e EMFILE -P",
+        ready: Ready::Line("Tracing"),
+        seen: Seen::Number(|output| {
+            output.lines().find_map(|line| line.contains("xtask").then(|| last_number(line))?)
+        }),
+        tells: PROCESS,
+    },
+    Peer {
+        name: "libbpf-tools syscount -e EMFILE",
+        needs: "/usr/sbin/syscount",
+        command: "exec /usr/sbin/syscount -e EMFILE -P",
+        ready: Ready::Line("Tracing"),
+        seen: Seen::Number(|output| {
+            output.lines().find_map(|line| line.contains("xtask").then(|| last_number(line))?)
+        }),
+        tells: PROCESS,
+    },
+];
+
+/// In an instance of its own, which goes with it.
+const TRACEFS: &str = "\
+    i=/sys/kernel/tracing/instances/fdtrace-bench; mkdir $i || exit; \
+    e=$i/events/syscalls/sys_exit_accept4; echo 'ret == -24' >$e/filter; echo 1 >$e/enable; \
+    trap 'echo 0 >$e/enable; cat $i/trace; rmdir $i; exit 0' INT; \
+    echo ready; while :; do sleep 0.05; done";
+
+/// The number some words before a word of the same line.
+fn word_before(output: &str, word: &str, back: usize) -> Option<u64> {
+    output.lines().find_map(|line| {
+        let words: Vec<_> = line.split_whitespace().collect();
+        let at = words.iter().position(|other| *other == word)?;
+        number(words.get(at.checked_sub(back)?)?)
+    })
+}
+
+fn last_number(line: &str) -> Option<u64> {
+    number(line.split_whitespace().next_back()?)
+}
+
+fn number(word: &str) -> Option<u64> {
+    word.replace([',', '.'], "").parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_are_found_in_what_peers_print() {
+        let perf = "     1,234,567      syscalls:sys_exit_accept4\n";
+        assert_eq!(word_before(perf, "syscalls:sys_exit_accept4", 1), Some(1_234_567));
+        let strace = "100.00    0.5           2    300000    300000 accept4\n";
+        assert_eq!(word_before(strace, "accept4", 1), Some(300_000));
+        assert_eq!(word_before(strace, "accept4", 9), None);
+        assert_eq!(last_number("812     xtask          300000"), Some(300_000));
+        assert_eq!(last_number("no number"), None);
+    }
+}

@@ -8,6 +8,7 @@ mod host;
 mod investigate;
 mod polled;
 mod reconcile;
+mod tick;
 mod trace;
 mod watch;
 
@@ -17,10 +18,10 @@ use anyhow::Context as _;
 use tokio::{
     io::{Interest, unix::AsyncFd},
     signal::unix::{SignalKind, signal},
-    time::{Instant, MissedTickBehavior, interval, sleep_until},
+    time::{Instant, sleep_until},
 };
 
-use self::trace::Trace;
+use self::{tick::Ticks, trace::Trace};
 use crate::{
     kernel::Options,
     model::{Filter, Thresholds},
@@ -80,8 +81,7 @@ async fn run(mut config: Config, sink: &mut dyn Sink) -> Result<bool, Stop> {
     let deadline = duration.map(|duration| Instant::now() + duration);
     trace.start(sink)?;
 
-    let mut tick = interval(TICK);
-    tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut ticks = Ticks::every(TICK).context("make a timer")?;
     loop {
         let host = &mut trace.host;
         tokio::select! {
@@ -91,7 +91,10 @@ async fn run(mut config: Config, sink: &mut dyn Sink) -> Result<bool, Stop> {
             }
             () = host.owners.scanned() => trace.take_owners(sink)?,
             found = trace.investigations.next() => trace.diagnose(found, sink)?,
-            _ = tick.tick() => trace.tick(sink)?,
+            tick = ticks.next() => {
+                tick.context("wait for the timer")?;
+                trace.tick(sink)?;
+            }
             () = closed(output.as_ref()), if output.is_some() => return Err(Stop::OutputClosed),
             _ = interrupt.recv() => break,
             _ = terminate.recv() => break,

@@ -22,6 +22,9 @@ use super::peers::{Peer, Seen};
 /// A tool that does not say in this time that it is ready is not measured.
 const PATIENCE: Duration = Duration::from_secs(30);
 
+const MOUNT_TRACEFS: &str = "mountpoint -q /sys/kernel/tracing || \
+                             mount -t tracefs tracefs /sys/kernel/tracing";
+
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Attachment {
     Nothing,
@@ -56,9 +59,11 @@ impl Attachment {
                 (command, Ready::Line("\"kind\":\"started\""))
             }
             Self::Peer(peer) => {
-                // The shell gives way to the tool, so that our signal reaches it.
-                let mut command = Command::new("sh");
-                command.arg("-c").arg(peer.command.replace("{pid}", &pid.to_string()));
+                // In mounts of its own, so that the host's stay as they are. Each program gives way
+                // to the next, so that our signal reaches the tool.
+                let mut command = Command::new("unshare");
+                let tool = peer.command.replace("{pid}", &pid.to_string());
+                command.args(["--mount", "sh", "-c"]).arg(format!("{MOUNT_TRACEFS}; {tool}"));
                 (command, peer.ready)
             }
         };

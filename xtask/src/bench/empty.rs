@@ -9,7 +9,12 @@ use std::{
 };
 
 use anyhow::{Context as _, Result};
-use nix::{errno::Errno, libc};
+use nix::{
+    errno::Errno,
+    libc,
+    mount::{MsFlags, mount},
+    sched::{CloneFlags, unshare},
+};
 
 /// The calls whose exits fdtrace watches.
 const CALLS: [&str; 5] = ["accept", "accept4", "socket", "socketpair", "listen"];
@@ -26,6 +31,14 @@ const CGROUP_INET_INGRESS: u32 = 0;
 
 /// The process that has them attached: a verb of its own, not meant for people.
 pub(crate) fn run() -> Result<()> {
+    if !Path::new(TRACING).join("events").exists() {
+        // In mounts of our own, so that the host's stay as they are.
+        unshare(CloneFlags::CLONE_NEWNS)?;
+        let none = None::<&str>;
+        mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none)?;
+        mount(Some("tracefs"), TRACING, Some("tracefs"), MsFlags::empty(), none)
+            .with_context(|| format!("mount tracefs on {TRACING}"))?;
+    }
     let mut kept = Vec::new();
     for call in CALLS {
         kept.extend(sys_exit(call).with_context(|| format!("attach to the exit of {call}"))?);

@@ -78,7 +78,7 @@ pub(crate) const PEERS: [Peer; 9] = [
     },
     Peer {
         name: "tracefs event, filter",
-        needs: "/sys/kernel/tracing/events/syscalls/sys_exit_accept4",
+        needs: "/sys/kernel/tracing",
         command: TRACEFS,
         ready: Ready::Line("ready"),
         seen: Seen::Lines("sys_accept4 -> 0xffffffffffffffe8"),

@@ -136,8 +136,10 @@ fn same_forms() {
     for probe in list(&found, "/probes") {
         let tried = list(probe, "/forms").iter();
         let best = tried.clone().find(|form| form["outcome"] == "works");
-        let form = best.map_or(&Value::Null, |best| &best["form"]);
-        assert_eq!(*form, probe["form"], "{probe:#}");
+        match best {
+            Some(best) => assert_eq!(best["form"], probe["form"], "{probe:#}"),
+            None => assert!(["none", "sock_diag"].contains(&probe["form"].as_str().unwrap())),
+        }
     }
 }
 

@@ -36,7 +36,7 @@ fn accept4_exit_tp(ctx: TracePointContext) -> u32 {
 fn accept_exit(ctx: &TracePointContext, door: Door) -> u32 {
     let ret = sys_exit_ret(ctx);
     if ret >= 0 {
-        gauge::accepted(Context::Task, ret, ListenerFile::of_first_argument);
+        gauge::accepted(ctx, Context::Task, ret, ListenerFile::of_first_argument);
         return 0;
     }
     if let Some(errno) = failed_errno(ret) {
@@ -54,7 +54,7 @@ fn accept_fx(ctx: FExitContext) -> i32 {
         accept_returned(&ctx, Context::AcceptExit, Some(ctx.arg(0)), ret.into());
     } else {
         let listener = |task| ListenerFile::of_fd(task, ctx.arg(0));
-        gauge::accepted(Context::AcceptExit, ret.into(), listener);
+        gauge::accepted(&ctx, Context::AcceptExit, ret.into(), listener);
     }
     0
 }
@@ -68,14 +68,13 @@ fn accept_kp(ctx: ProbeContext) -> u32 {
 #[kretprobe]
 fn accept_kr(ctx: RetProbeContext) -> u32 {
     let arguments = Function::Accept.leave();
-    #[expect(clippy::cast_possible_truncation, reason = "an int")]
-    let ret = kprobe::result(&ctx) as i32;
+    let ret = kprobe::int_result(&ctx);
     #[expect(clippy::cast_possible_truncation, reason = "an int")]
     let fd = arguments.map(|[fd, _]| fd as u32);
     if ret < 0 {
         accept_returned(&ctx, Context::Task, fd, ret.into());
     } else {
-        gauge::accepted(Context::Task, ret.into(), |task| listener(task, fd));
+        gauge::accepted(&ctx, Context::Task, ret.into(), |task| listener(task, fd));
     }
     0
 }

@@ -97,6 +97,12 @@ impl Call {
         }
         count::failure::<count::Call, _>(ctx, &self.key(door, errno), &self.about());
     }
+
+    /// Tells of a call that did not fail.
+    #[inline(always)]
+    pub(super) fn tell<C: EbpfContext>(self, ctx: &C, door: u8, kind: u32) {
+        count::emit::<count::Call>(ctx.as_ptr(), &self.key(door, 0), 0, kind, &self.about());
+    }
 }
 
 /// accept(2) or accept4(2): which of the two the current task is in. Both end in one function.

@@ -39,21 +39,14 @@ fn pair_fx(ctx: FExitContext) -> i32 {
 
 #[kretprobe]
 fn socket_kr(ctx: RetProbeContext) -> u32 {
-    returned(&ctx, Context::Task, Door::Socket, int(kprobe::result(&ctx)));
+    returned(&ctx, Context::Task, Door::Socket, kprobe::int_result(&ctx).into());
     0
 }
 
 #[kretprobe]
 fn pair_kr(ctx: RetProbeContext) -> u32 {
-    returned(&ctx, Context::Task, Door::Socketpair, int(kprobe::result(&ctx)));
+    returned(&ctx, Context::Task, Door::Socketpair, kprobe::int_result(&ctx).into());
     0
-}
-
-#[inline(always)]
-fn int(register: i64) -> i64 {
-    #[expect(clippy::cast_possible_truncation, reason = "the function returns an int")]
-    let int = register as i32;
-    int.into()
 }
 
 #[inline(always)]

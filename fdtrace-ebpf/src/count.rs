@@ -9,6 +9,7 @@ use aya_ebpf::{
         bpf_get_current_cgroup_id, bpf_get_smp_processor_id, generated::bpf_perf_event_output,
     },
 };
+use aya_log_ebpf::debug;
 use fdtrace_common::{
     COMM_LEN, CONTEXTS, Counter, FailureKey, FailureRecord, FdKind, ListenerFacts, RECORD_FAILURE,
     SUN_PATH_LEN, valid,
@@ -98,7 +99,7 @@ pub(crate) fn failure<K: Kind, C: EbpfContext>(
     // SAFETY: the value is a number, written once by whoever inserted the key.
     let slot = match unsafe { SLOTS.get(key) } {
         Some(slot) => *slot,
-        None => u32::try_from(new_slot::<K>(key, about)).ok()?,
+        None => u32::try_from(new_slot::<K>(ctx.as_ptr(), key, about)).ok()?,
     };
     // SAFETY: the helper takes nothing.
     let cpu = unsafe { bpf_get_smp_processor_id() };
@@ -124,13 +125,25 @@ pub(crate) fn failure<K: Kind, C: EbpfContext>(
     Some(slot)
 }
 
+/// A context whose type does not matter.
+struct AnyContext(*mut c_void);
+
+impl EbpfContext for AnyContext {
+    fn as_ptr(&self) -> *mut c_void {
+        self.0
+    }
+}
+
 /// Gives a new key a slot. Negative: the failure is not counted, and that is counted.
 ///
 /// Not inlined, nor is what follows: it is rare, and one copy serves every program of a kind.
 #[inline(never)]
-fn new_slot<K: Kind>(key: &FailureKey, about: &About) -> i64 {
+fn new_slot<K: Kind>(ctx: *mut c_void, key: &FailureKey, about: &About) -> i64 {
+    let ctx = AnyContext(ctx);
     let Ok(Some(slot)) = FREE_SLOTS.pop() else {
-        count(about.context, Counter::KeysFull);
+        if count(about.context, Counter::KeysFull) {
+            debug!(&ctx, "no slot is free for errno {} of process {}", key.errno, key.tgid);
+        }
         return -1;
     };
     // The record is written before the key can be found, and marked whole after.
@@ -152,7 +165,9 @@ fn new_slot<K: Kind>(key: &FailureKey, about: &About) -> i64 {
     if let Some(slot) = unsafe { SLOTS.get(key) } {
         return (*slot).into();
     }
-    count(about.context, Counter::KeyRefused);
+    if count(about.context, Counter::KeyRefused) {
+        debug!(&ctx, "the kernel refused the key of errno {} of process {}", key.errno, key.tgid);
+    }
     -1
 }
 
@@ -261,13 +276,18 @@ fn fill_task(record: &mut FailureRecord) -> u32 {
     valid::LIMITS
 }
 
-/// Adds one to this CPU's counter.
+/// Adds one to this CPU's counter. True the first time on this CPU.
 #[inline(always)]
-pub(crate) fn count(context: Context, counter: Counter) {
+pub(crate) fn count(context: Context, counter: Counter) -> bool {
     // SAFETY: takes nothing.
     let cpu = unsafe { bpf_get_smp_processor_id() };
     let index = (cpu * CONTEXTS + context as u32) * Counter::COUNT + counter as u32;
-    let Some(value) = COUNTERS.get_ptr_mut(index) else { return };
+    let Some(value) = COUNTERS.get_ptr_mut(index) else {
+        return false;
+    };
     // SAFETY: only this context of this CPU writes it.
-    unsafe { *value += 1 };
+    unsafe {
+        *value += 1;
+        *value == 1
+    }
 }

@@ -25,7 +25,8 @@ use super::{
     mapped::Mapped,
     plan::Request,
     probes::POLLED_FORM,
-    records::{Buffer, Records},
+    program_log::{self, ProgramLog},
+    records::{Buffer, LOG_MAP, Records},
     slots::{Count, Slots},
     support::{self, Support},
 };
@@ -55,6 +56,7 @@ pub(super) struct Loaded {
     pub(super) support: Support,
     /// BTF that tells the ids of functions.
     pub(super) ids: Vec<u8>,
+    buffer: Buffer,
     cpus: u32,
 }
 
@@ -73,7 +75,7 @@ impl Loaded {
         drop(bytes);
         let cpus = possible_cpus()?;
         let ebpf = load(options, &offsets, &host, buffer, cpus)?;
-        Ok(Self { ebpf, support, ids, cpus })
+        Ok(Self { ebpf, support, ids, buffer, cpus })
     }
 }
 
@@ -82,6 +84,7 @@ pub struct Kernel {
     /// Owns the programs and their links.
     _ebpf: Ebpf,
     records: Records,
+    log: ProgramLog,
     slots: Slots,
     counters: Mapped,
     pub(super) programs: Vec<Running>,
@@ -92,7 +95,7 @@ impl Kernel {
     /// Checks the host, loads and attaches. Must run before other threads exist and inside a
     /// tokio runtime.
     pub fn attach(options: &Options) -> anyhow::Result<Self> {
-        let Loaded { mut ebpf, mut support, ids, cpus } = Loaded::new(options)?;
+        let Loaded { mut ebpf, mut support, ids, buffer, cpus } = Loaded::new(options)?;
         let mut slots = Slots {
             count: options.slots,
             cpus,
@@ -110,10 +113,11 @@ impl Kernel {
         let counters =
             map_array::<u64>(&mut ebpf, names::COUNTERS, cpus * CONTEXTS * Counter::COUNT)?;
         let records = Records::open(take(&mut ebpf, names::RECORDS)?, options.ring_bytes)?;
+        let log = ProgramLog::open(&mut ebpf, buffer)?;
         let AttachReport { probes, programs } =
             attach::attach(&mut ebpf, &mut support, &options.request, &ids)?;
         give_memory_back();
-        Ok(Self { _ebpf: ebpf, records, slots, counters, programs, probes })
+        Ok(Self { _ebpf: ebpf, records, log, slots, counters, programs, probes })
     }
 
     /// The probes, each with its form.
@@ -137,12 +141,17 @@ impl Kernel {
     }
 
     /// Waits until there is a record.
-    pub async fn wait(&self) -> io::Result<()> {
-        self.records.readable().await
+    pub async fn wait(&mut self) -> io::Result<()> {
+        tokio::select! {
+            ready = self.records.readable() => ready,
+            failed = self.log.run() => failed,
+        }
     }
 
-    /// Hands each waiting record to `record`.
+    /// Hands each waiting record to `record`. Writes what the programs logged, too: at the end
+    /// nobody waits for that any more.
     pub fn drain(&mut self, record: impl FnMut(&[u8])) {
+        self.log.flush();
         self.records.drain(record);
     }
 
@@ -250,6 +259,7 @@ fn load(
     let (doors, compat_doors) = doors();
     let host_bytes = host.to_bytes();
     let boot_offset = boot_offset_ns();
+    let log_level = program_log::level(buffer);
     let object = buffer.prepare(OBJECT)?;
     EbpfLoader::new()
         // The programs have no relocations against it; parsing it again would cost the start time.
@@ -261,6 +271,7 @@ fn load(
         .override_global(names::SLOT_COUNT, &options.slots, true)
         .override_global(names::GAUGE_SHARE, &options.gauge_share, true)
         .override_global(names::BOOT_OFFSET_NS, &boot_offset, true)
+        .override_global(aya_log::LEVEL, &log_level, true)
         .map_max_entries(names::SLOTS, options.slots)
         .map_max_entries(names::FREE_SLOTS, options.slots)
         .map_max_entries(names::FIRST_RECORDS, options.slots)
@@ -269,6 +280,7 @@ fn load(
         .map_max_entries(names::PEERS, options.slots)
         .map_max_entries(names::CALLS, MOST_CALLS)
         .map_max_entries(names::RECORDS, buffer.entries(options.ring_bytes, cpus))
+        .map_max_entries(LOG_MAP, buffer.entries(program_log::BYTES, cpus))
         .load(&object)
         .map_err(|error| match errno_of(&error) {
             Some(libc::EPERM | libc::EACCES) => {

@@ -10,6 +10,7 @@ mod load;
 mod mapped;
 mod plan;
 mod probes;
+mod program_log;
 mod records;
 mod slots;
 mod support;

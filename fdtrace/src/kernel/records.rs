@@ -29,6 +29,9 @@ use tokio::io::{Interest, unix::AsyncFd};
 
 use super::{HostError, support::Support};
 
+/// aya-log's ring buffer.
+pub(super) const LOG_MAP: &str = "AYA_LOGS";
+
 /// What carries records.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Buffer {
@@ -65,7 +68,7 @@ impl Buffer {
     pub(super) fn prepare(self, object: &'static [u8]) -> anyhow::Result<Cow<'static, [u8]>> {
         match self {
             Self::Ring => Ok(Cow::Borrowed(object)),
-            Self::Perf => with_perf_buffer(object).map(Cow::Owned).context("prepare the object"),
+            Self::Perf => with_perf_buffers(object).map(Cow::Owned).context("prepare the object"),
         }
     }
 
@@ -78,26 +81,34 @@ impl Buffer {
     }
 }
 
-/// The object, whose ring buffer of records is a perf buffer instead. aya creates every map that the
-/// object defines, with the type that stands there.
-fn with_perf_buffer(object: &[u8]) -> anyhow::Result<Vec<u8>> {
+/// The object, whose ring buffers are perf buffers instead: that of records, and that of the programs'
+/// own log, which nobody reads then. aya creates every map that the object defines, with the type
+/// that stands there.
+fn with_perf_buffers(object: &[u8]) -> anyhow::Result<Vec<u8>> {
+    let mut changed = object.to_vec();
+    for map in [names::RECORDS, LOG_MAP] {
+        make_perf_buffer(&mut changed, map)?;
+    }
+    Ok(changed)
+}
+
+fn make_perf_buffer(object: &mut [u8], map: &str) -> anyhow::Result<()> {
     /// Of `struct bpf_map_def`, the words type, key_size and value_size.
     const PERF_EVENT_ARRAY: [u32; 3] = [4, 4, 4];
     const RINGBUF: [u32; 3] = [27, 0, 0];
     let words = |words: [u32; 3]| words.map(u32::to_ne_bytes).concat();
-    let elf: ElfFile<'_, FileHeader64<Endianness>> = ElfFile::parse(object)?;
-    let symbol = elf.symbols().find(|symbol| symbol.name() == Ok(names::RECORDS));
-    let symbol = symbol.with_context(|| format!("no symbol {}", names::RECORDS))?;
+    let elf: ElfFile<'_, FileHeader64<Endianness>> = ElfFile::parse(&*object)?;
+    let symbol = elf.symbols().find(|symbol| symbol.name() == Ok(map));
+    let symbol = symbol.with_context(|| format!("no symbol {map}"))?;
     let section = symbol.section_index().context("a map without a section")?;
     let section: ElfSection64<'_, '_, Endianness> = elf.section_by_index(section)?;
     let (start, _) = section.file_range().context("an empty section of maps")?;
     let start = usize::try_from(start + symbol.address())?;
-    let mut changed = object.to_vec();
-    let definition = changed.get_mut(start..start + size_of_val(&RINGBUF));
+    let definition = object.get_mut(start..start + size_of_val(&RINGBUF));
     let definition = definition.filter(|definition| **definition == *words(RINGBUF));
-    let definition = definition.with_context(|| format!("{} is no ring buffer", names::RECORDS))?;
+    let definition = definition.with_context(|| format!("{map} is no ring buffer"))?;
     definition.copy_from_slice(&words(PERF_EVENT_ARRAY));
-    Ok(changed)
+    Ok(())
 }
 
 /// The loader's end of it.
@@ -225,19 +236,22 @@ mod tests {
     }
 
     #[test]
-    fn only_the_definition_of_the_map_is_changed() {
-        let changed = with_perf_buffer(OBJECT).unwrap();
+    fn only_the_definitions_of_the_maps_are_changed() {
+        let changed = with_perf_buffers(OBJECT).unwrap();
         assert_eq!(changed.len(), OBJECT.len());
         let places = changed.iter().zip(OBJECT).enumerate();
         let places: Vec<_> = places
             .filter(|(_, (changed, was))| changed != was)
             .map(|(place, (changed, was))| (place, *was, *changed))
             .collect();
-        let start = places[0].0;
-        assert_eq!(places, [(start, 27, 4), (start + 4, 0, 4), (start + 8, 0, 4)]);
+        assert_eq!(places.len(), 6, "of two maps");
+        for places in places.chunks(3) {
+            let start = places[0].0;
+            assert_eq!(places, [(start, 27, 4), (start + 4, 0, 4), (start + 8, 0, 4)]);
+        }
         // What is one already is not taken for something else.
-        assert!(with_perf_buffer(&changed).is_err());
-        assert!(with_perf_buffer(&OBJECT[..1000]).is_err());
+        assert!(with_perf_buffers(&changed).is_err());
+        assert!(with_perf_buffers(&OBJECT[..1000]).is_err());
         assert!(matches!(Buffer::Ring.prepare(OBJECT), Ok(Cow::Borrowed(_))));
     }
 

@@ -8,7 +8,7 @@ pub enum Counter {
     KeysFull = 0,
     /// A failure was not counted: the kernel refused to store its key.
     KeyRefused = 1,
-    /// A record was not delivered: the ring buffer is full. The failure is counted all the same.
+    /// A record was not delivered: the ring buffer, or a perf buffer, is full. The failure is counted all the same.
     RingFull = 2,
     /// The listener could not be read from kernel memory: counted without its listener.
     ListenerUnread = 3,

@@ -18,6 +18,10 @@ pub struct Host {
     pub allocator_takes_table: u32,
     /// Inode number of our pid namespace; 0 where it is the initial one.
     pub pid_ns_inum: u32,
+    /// The map of records is a ring buffer (5.8); otherwise it is a perf buffer for each CPU.
+    pub has_ring_buffer: u32,
+    /// bpf_ktime_get_boot_ns() exists (5.8).
+    pub has_boot_clock: u32,
 }
 
 impl Host {
@@ -31,6 +35,8 @@ impl Host {
             self.uring_complete_arguments,
             self.allocator_takes_table,
             self.pid_ns_inum,
+            self.has_ring_buffer,
+            self.has_boot_clock,
         ];
         let mut bytes = [0; size_of::<Self>()];
         for (place, field) in bytes.chunks_exact_mut(size_of::<u32>()).zip(fields) {

@@ -37,7 +37,7 @@ pub mod names {
     pub const COUNTERS: &str = "COUNTERS";
     /// Array, mmapped: slot to the [`Peers`](crate::Peers) that were refused.
     pub const PEERS: &str = "PEERS";
-    /// Ring buffer of [`FailureRecord`](crate::FailureRecord)s.
+    /// Ring buffer of [`FailureRecord`](crate::FailureRecord)s, or a perf buffer for each CPU.
     pub const RECORDS: &str = "RECORDS";
 
     /// Array: whether the packet program counts SYNs, and final ACKs.
@@ -56,6 +56,8 @@ pub mod names {
     pub const GAUGE_SHARE: &str = "GAUGE_SHARE";
     /// Global: [`Host`](crate::Host).
     pub const HOST: &str = "HOST";
+    /// Global: what CLOCK_BOOTTIME is ahead of CLOCK_MONOTONIC, in ns, a `u64`.
+    pub const BOOT_OFFSET_NS: &str = "BOOT_OFFSET_NS";
     /// Global: [`Doors`](crate::Doors) by the number of a system call.
     pub const DOORS: &str = "DOORS";
     /// Global: the same of 32-bit callers.

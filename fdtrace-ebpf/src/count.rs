@@ -4,16 +4,19 @@ use core::ffi::c_void;
 
 use aya_ebpf::{
     EbpfContext,
-    bindings::BPF_NOEXIST,
-    helpers::{bpf_get_current_cgroup_id, bpf_get_smp_processor_id, bpf_ktime_get_boot_ns},
+    bindings::{BPF_F_CURRENT_CPU, BPF_NOEXIST},
+    helpers::{
+        bpf_get_current_cgroup_id, bpf_get_smp_processor_id, generated::bpf_perf_event_output,
+    },
 };
-use aya_log_ebpf::warn;
+use aya_log_ebpf::debug;
 use fdtrace_common::{
     COMM_LEN, CONTEXTS, Counter, FailureKey, FailureRecord, FdKind, ListenerFacts, RECORD_FAILURE,
     SUN_PATH_LEN, valid,
 };
 
 use crate::{
+    fields::{boot_time_ns, host},
     listener,
     maps::{
         CELLS, COUNTERS, FIRST_RECORDS, FREE_SLOTS, RECORD_INTERVAL_NS, RECORDS, SCRATCH,
@@ -104,8 +107,7 @@ pub(crate) fn failure<K: Kind, C: EbpfContext>(
         count(about.context, Counter::KeyRefused);
         return None;
     };
-    // SAFETY: takes nothing.
-    let now = unsafe { bpf_ktime_get_boot_ns() };
+    let now = boot_time_ns();
     // SAFETY: the map's own memory. No other CPU writes this cell, and on this CPU nothing else
     // does meanwhile: the key belongs to one context.
     let due = unsafe {
@@ -118,7 +120,7 @@ pub(crate) fn failure<K: Kind, C: EbpfContext>(
         due
     };
     if due {
-        emit::<K>(key, slot, RECORD_FAILURE, about);
+        emit::<K>(ctx.as_ptr(), key, slot, RECORD_FAILURE, about);
     }
     Some(slot)
 }
@@ -140,7 +142,7 @@ fn new_slot<K: Kind>(ctx: *mut c_void, key: &FailureKey, about: &About) -> i64 {
     let ctx = AnyContext(ctx);
     let Ok(Some(slot)) = FREE_SLOTS.pop() else {
         if count(about.context, Counter::KeysFull) {
-            warn!(&ctx, "no slot is free for another key: failures of new keys are not counted");
+            debug!(&ctx, "no slot is free for errno {} of process {}", key.errno, key.tgid);
         }
         return -1;
     };
@@ -164,14 +166,20 @@ fn new_slot<K: Kind>(ctx: *mut c_void, key: &FailureKey, about: &About) -> i64 {
         return (*slot).into();
     }
     if count(about.context, Counter::KeyRefused) {
-        warn!(&ctx, "the kernel refused to store a key: its failures are not counted");
+        debug!(&ctx, "the kernel refused the key of errno {} of process {}", key.errno, key.tgid);
     }
     -1
 }
 
-/// Writes a record to the ring buffer.
+/// Writes a record to the ring buffer, or to this CPU's perf buffer. `ctx` is the program's context.
 #[inline(never)]
-pub(crate) fn emit<K: Kind>(key: &FailureKey, slot: u32, kind: u32, about: &About) {
+pub(crate) fn emit<K: Kind>(
+    ctx: *mut c_void,
+    key: &FailureKey,
+    slot: u32,
+    kind: u32,
+    about: &About,
+) {
     let Some(record) = SCRATCH.get_ptr_mut(about.context as u32) else {
         count(about.context, Counter::RingFull);
         return;
@@ -180,16 +188,36 @@ pub(crate) fn emit<K: Kind>(key: &FailureKey, slot: u32, kind: u32, about: &Abou
     let record = unsafe { &mut *record };
     fill::<K>(record, key, slot, about);
     record.kind = kind;
-    if RECORDS.output::<FailureRecord>(&*record, 0).is_err() {
+    let is_delivered = if host!(has_ring_buffer: u32) == 0 {
+        output_to_perf_buffer(ctx, record)
+    } else {
+        RECORDS.output::<FailureRecord>(&*record, 0).is_ok()
+    };
+    if !is_delivered {
         count(about.context, Counter::RingFull);
     }
+}
+
+/// False where it is full, or this CPU has none: it was not online when fdtrace started.
+#[inline(always)]
+fn output_to_perf_buffer(ctx: *mut c_void, record: &mut FailureRecord) -> bool {
+    // SAFETY: the helper copies so many bytes; the map is a perf buffer where this is reached.
+    let result = unsafe {
+        bpf_perf_event_output(
+            ctx,
+            (&raw const RECORDS).cast_mut().cast(),
+            BPF_F_CURRENT_CPU,
+            core::ptr::from_mut(record).cast(),
+            FailureRecord::SIZE as u64,
+        )
+    };
+    result == 0
 }
 
 #[inline(never)]
 fn fill<K: Kind>(record: &mut FailureRecord, key: &FailureKey, slot: u32, about: &About) {
     record.key = *key;
-    // SAFETY: takes nothing.
-    record.boot_ns = unsafe { bpf_ktime_get_boot_ns() };
+    record.boot_ns = boot_time_ns();
     record.kind = 0;
     record.slot = slot;
     record.soft_limit = 0;

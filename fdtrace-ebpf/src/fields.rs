@@ -2,10 +2,10 @@
 
 use core::ffi::c_void;
 
-use aya_ebpf::helpers::bpf_probe_read_kernel;
+use aya_ebpf::helpers::{bpf_ktime_get_boot_ns, bpf_ktime_get_ns, bpf_probe_read_kernel};
 use fdtrace_common::ABSENT;
 
-use crate::maps::{HOST, OFFSETS};
+use crate::maps::{BOOT_OFFSET_NS, HOST, OFFSETS};
 
 /// The value of an offset, a constant to the verifier.
 macro_rules! offset {
@@ -35,6 +35,20 @@ pub(crate) fn constant(byte: usize) -> u32 {
 pub(crate) fn fact<T: Copy>(byte: usize) -> T {
     // SAFETY: as above.
     unsafe { core::ptr::read_volatile((&raw const HOST).byte_add(byte).cast::<T>()) }
+}
+
+/// CLOCK_BOOTTIME in ns. Before 5.8 what it was ahead of CLOCK_MONOTONIC when the programs were
+/// loaded: a suspend since then is not in it.
+#[inline(always)]
+pub(crate) fn boot_time_ns() -> u64 {
+    // SAFETY: the helpers take nothing.
+    unsafe {
+        if host!(has_boot_clock: u32) == 0 {
+            bpf_ktime_get_ns() + BOOT_OFFSET_NS.load()
+        } else {
+            bpf_ktime_get_boot_ns()
+        }
+    }
 }
 
 /// How fields are reached from a pointer.

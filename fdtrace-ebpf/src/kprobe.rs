@@ -82,7 +82,15 @@ pub(crate) fn fourth(ctx: &impl EbpfContext) -> u64 {
     argument(ctx, 3, offset!(regs_x86_cx))
 }
 
-/// What the function returned.
+/// What the function returned, where that is an int.
+#[inline(always)]
+pub(crate) fn int_result(ctx: &impl EbpfContext) -> i32 {
+    #[expect(clippy::cast_possible_truncation, reason = "the upper half says nothing")]
+    let int = result(ctx) as i32;
+    int
+}
+
+/// What it returned, the whole register.
 #[inline(always)]
 pub(crate) fn result(ctx: &impl EbpfContext) -> i64 {
     let (x86, arm64) = (offset!(regs_x86_ax), offset!(regs_arm64_regs));

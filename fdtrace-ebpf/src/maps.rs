@@ -45,6 +45,9 @@ pub(crate) static COUNTERS: Array<u64> =
 pub(crate) static PEERS: Array<Peers> = Array::with_max_entries(DEFAULT_SLOTS, BPF_F_MMAPABLE);
 
 /// "Look now": the first failure of a key, then at most one record per key, CPU and interval.
+///
+/// On kernels without ring buffers the loader makes it a perf buffer before it loads the object: a
+/// second map of that kind could not even be created there.
 #[map]
 pub(crate) static RECORDS: RingBuf = RingBuf::with_byte_size(DEFAULT_RING_BYTES, 0);
 
@@ -98,7 +101,13 @@ pub(crate) static HOST: Global<Host> = Global::new(Host {
     uring_complete_arguments: 0,
     allocator_takes_table: 0,
     pid_ns_inum: 0,
+    has_ring_buffer: 1,
+    has_boot_clock: 1,
 });
+
+/// What CLOCK_BOOTTIME is ahead of CLOCK_MONOTONIC, for kernels where programs can read only that.
+#[unsafe(no_mangle)]
+pub(crate) static BOOT_OFFSET_NS: Global<u64> = Global::new(0);
 
 #[unsafe(no_mangle)]
 pub(crate) static DOORS: Global<Doors> = Global::new([0; CALL_NUMBERS]);

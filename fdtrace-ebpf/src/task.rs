@@ -2,8 +2,11 @@
 
 use core::ffi::c_void;
 
-use aya_ebpf::helpers::{
-    bpf_get_current_pid_tgid, bpf_get_current_task, bpf_get_current_task_btf, bpf_task_pt_regs,
+use aya_ebpf::{
+    Global,
+    helpers::{
+        bpf_get_current_pid_tgid, bpf_get_current_task, bpf_get_current_task_btf, bpf_task_pt_regs,
+    },
 };
 use fdtrace_common::{ABSENT, CALL_NUMBERS, COMM_LEN, Door, Doors, FdCall};
 
@@ -19,7 +22,7 @@ const RLIMIT_SIZE: u32 = 16;
 /// `PF_IO_WORKER`, include/linux/sched.h, since 5.12.
 const PF_IO_WORKER: u32 = 0x10;
 /// The number of socketcall(2), arch/x86/entry/syscalls/syscall_32.tbl.
-const SOCKETCALL: usize = 102;
+const SOCKETCALL: u32 = 102;
 const RECVMSG: u8 = FdCall::door("recvmsg");
 const RECVMMSG: u8 = FdCall::door("recvmmsg");
 /// `TS_COMPAT`, arch/x86/include/asm/thread_info.h.
@@ -31,6 +34,26 @@ pub(crate) fn thread() -> u32 {
     #[expect(clippy::cast_possible_truncation, reason = "the thread is the lower half")]
     let thread = bpf_get_current_pid_tgid() as u32;
     thread
+}
+
+/// The door of a system call of this machine's own programs.
+#[inline(always)]
+pub(crate) fn native_door(number: u32) -> u8 {
+    door_of(&raw const DOORS, number)
+}
+
+#[inline(always)]
+fn door_of(doors: *const Global<Doors>, number: u32) -> u8 {
+    let number = number as usize;
+    if number >= CALL_NUMBERS {
+        return Door::Other as u8;
+    }
+    let doors = doors.cast::<u8>();
+    // SAFETY: the index is in the table; volatile as in `fields`.
+    match unsafe { core::ptr::read_volatile(doors.add(number & (CALL_NUMBERS - 1))) } {
+        0 => Door::Other as u8,
+        door => door,
+    }
 }
 
 /// The current task.
@@ -149,26 +172,16 @@ impl Task {
         if self.is_io_worker() {
             return Door::IoUring as u8;
         }
-        let number = if offset!(regs_x86_orig_ax) == ABSENT {
-            self.register(offset!(regs_arm64_syscallno))
+        // arm64 keeps it as an int, x86-64 in the lower half of a register.
+        let (x86, arm64) = (offset!(regs_x86_orig_ax), offset!(regs_arm64_syscallno));
+        let number: u32 = self.register(if x86 == ABSENT { arm64 } else { x86 }, u32::MAX);
+        if !self.is_compat() {
+            return native_door(number);
+        }
+        if number == SOCKETCALL {
+            self.socketcall_door()
         } else {
-            self.register(offset!(regs_x86_orig_ax))
-        };
-        let is_compat = self.is_compat();
-        let doors = if is_compat { &raw const COMPAT_DOORS } else { &raw const DOORS };
-        let doors = doors.cast::<Doors>().cast::<u8>();
-        #[expect(clippy::cast_possible_truncation, reason = "an int, checked next")]
-        let number = number as u32 as usize;
-        if is_compat && number == SOCKETCALL {
-            return self.socketcall_door();
-        }
-        if number >= CALL_NUMBERS {
-            return Door::Other as u8;
-        }
-        // SAFETY: the index is in the table; volatile as in `fields`.
-        match unsafe { core::ptr::read_volatile(doors.add(number & (CALL_NUMBERS - 1))) } {
-            0 => Door::Other as u8,
-            door => door,
+            door_of(&raw const COMPAT_DOORS, number)
         }
     }
 
@@ -176,8 +189,7 @@ impl Task {
     /// include/uapi/linux/net.h).
     #[inline(always)]
     fn socketcall_door(self) -> u8 {
-        #[expect(clippy::cast_possible_truncation, reason = "an int")]
-        match self.register(offset!(regs_x86_bx)) as u32 {
+        match self.register(offset!(regs_x86_bx), u32::MAX) {
             1 => Door::Socket as u8,
             5 => Door::Accept as u8,
             8 => Door::Socketpair as u8,
@@ -195,7 +207,7 @@ impl Task {
     #[inline(always)]
     pub(crate) fn first_argument(self) -> u64 {
         let (x86, arm64) = (offset!(regs_x86_di), offset!(regs_arm64_orig_x0));
-        self.register(if x86 == ABSENT { arm64 } else { x86 })
+        self.register(if x86 == ABSENT { arm64 } else { x86 }, u64::MAX)
     }
 
     /// Its second argument: `si`, or `regs[1]`.
@@ -204,19 +216,20 @@ impl Task {
         let (x86, arm64) = (offset!(regs_x86_si), offset!(regs_arm64_regs));
         match (x86, arm64) {
             (ABSENT, ABSENT) => u64::MAX,
-            (ABSENT, arm64) => self.register(arm64 + 8),
-            (x86, _) => self.register(x86),
+            (ABSENT, arm64) => self.register(arm64 + 8, u64::MAX),
+            (x86, _) => self.register(x86, u64::MAX),
         }
     }
 
-    /// A register that was saved at entry.
+    /// A register that was saved at entry, or as much of it as `T` has; `unknown` where it cannot be
+    /// read.
     #[inline(always)]
-    fn register(self, offset: u32) -> u64 {
+    fn register<T: Copy>(self, offset: u32, unknown: T) -> T {
         if offset == ABSENT {
-            return u64::MAX;
+            return unknown;
         }
         if host!(has_task_regs: u32) == 0 {
-            return self.register_on_stack(offset);
+            return self.register_on_stack(offset, unknown);
         }
         // SAFETY: the helper takes a typed task and returns its registers, typed.
         unsafe {
@@ -228,14 +241,14 @@ impl Task {
     /// The same before 5.15: the registers stand at the end of the kernel stack (task_pt_regs(),
     /// arch/x86/include/asm/processor.h, arch/arm64/include/asm/processor.h).
     #[inline(always)]
-    fn register_on_stack(self, offset: u32) -> u64 {
+    fn register_on_stack<T: Copy>(self, offset: u32, unknown: T) -> T {
         let (stack, size) = (offset!(task_stack), offset!(regs_size));
         if stack == ABSENT || size == ABSENT {
-            return u64::MAX;
+            return unknown;
         }
         let stack: *const c_void = Self::get(self.task, stack);
         let regs = stack.wrapping_byte_add((host!(stack_size: u32) - size) as usize);
-        read(regs, offset).unwrap_or(u64::MAX)
+        read(regs, offset).unwrap_or(unknown)
     }
 
     /// The open file behind a descriptor, as an address.

@@ -4,15 +4,8 @@
 //! the queue, so EMFILE comes with an empty queue too, and the connection stays queued. Both calls,
 //! of 32-bit programs too, end in `__sys_accept4(fd, address, length, flags)`.
 
-use aya_ebpf::{
-    EbpfContext,
-    macros::{fexit, kprobe, kretprobe, tracepoint},
-    programs::{FExitContext, ProbeContext, RetProbeContext, TracePointContext},
-};
-use fdtrace_common::Door;
-
 use super::{
-    call::{Call, accept_door, failed_errno, sys_exit_ret},
+    call::{Call, accept_door, failed_errno, sys_exit_door, sys_exit_ret},
     gauge,
 };
 use crate::{
@@ -21,28 +14,25 @@ use crate::{
     listener::ListenerFile,
     task::Task,
 };
+use aya_ebpf::{
+    EbpfContext,
+    macros::{fexit, kprobe, kretprobe, tracepoint},
+    programs::{FExitContext, ProbeContext, RetProbeContext, TracePointContext},
+};
 
+/// On the exit of both calls: one program is verified once.
 #[tracepoint]
 fn accept_exit_tp(ctx: TracePointContext) -> u32 {
-    accept_exit(&ctx, Door::Accept)
-}
-
-#[tracepoint]
-fn accept4_exit_tp(ctx: TracePointContext) -> u32 {
-    accept_exit(&ctx, Door::Accept4)
-}
-
-#[inline(always)]
-fn accept_exit(ctx: &TracePointContext, door: Door) -> u32 {
-    let ret = sys_exit_ret(ctx);
+    let ret = sys_exit_ret(&ctx);
     if ret >= 0 {
-        gauge::accepted(Context::Task, ret, ListenerFile::of_first_argument);
+        gauge::accepted(&ctx, Context::Task, ret, ListenerFile::of_first_argument);
         return 0;
     }
     if let Some(errno) = failed_errno(ret) {
         let task = Task::current();
         let file = ListenerFile::of_first_argument(task);
-        Call { file, ..Call::new(Context::Task, task) }.failed(ctx, door as u8, errno);
+        let call = Call { file, ..Call::new(Context::Task, task) };
+        call.failed(&ctx, sys_exit_door(&ctx), errno);
     }
     0
 }
@@ -54,7 +44,7 @@ fn accept_fx(ctx: FExitContext) -> i32 {
         accept_returned(&ctx, Context::AcceptExit, Some(ctx.arg(0)), ret.into());
     } else {
         let listener = |task| ListenerFile::of_fd(task, ctx.arg(0));
-        gauge::accepted(Context::AcceptExit, ret.into(), listener);
+        gauge::accepted(&ctx, Context::AcceptExit, ret.into(), listener);
     }
     0
 }
@@ -68,14 +58,13 @@ fn accept_kp(ctx: ProbeContext) -> u32 {
 #[kretprobe]
 fn accept_kr(ctx: RetProbeContext) -> u32 {
     let arguments = Function::Accept.leave();
-    #[expect(clippy::cast_possible_truncation, reason = "an int")]
-    let ret = kprobe::result(&ctx) as i32;
+    let ret = kprobe::int_result(&ctx);
     #[expect(clippy::cast_possible_truncation, reason = "an int")]
     let fd = arguments.map(|[fd, _]| fd as u32);
     if ret < 0 {
         accept_returned(&ctx, Context::Task, fd, ret.into());
     } else {
-        gauge::accepted(Context::Task, ret.into(), |task| listener(task, fd));
+        gauge::accepted(&ctx, Context::Task, ret.into(), |task| listener(task, fd));
     }
     0
 }

@@ -6,7 +6,7 @@ use fdtrace_common::{Counter, Door, FailureKey, FdKind};
 use crate::{
     count::{self, About, Context},
     listener::ListenerFile,
-    task::Task,
+    task::{Task, native_door},
 };
 
 pub(super) const ENFILE: u16 = 23;
@@ -14,7 +14,16 @@ pub(super) const EMFILE: u16 = 24;
 
 /// Where the number of the call and its result are in the record of a `syscalls:sys_exit_*`
 /// tracepoint: after the 8 common bytes (kernel/trace/trace.h struct syscall_trace_exit, v6.18).
+const SYS_EXIT_NR: usize = 8;
 const SYS_EXIT_RET: usize = 16;
+
+/// The door of the system call that returns. (Calls of 32-bit programs do not come to these
+/// tracepoints: kernel/trace/trace_syscalls.c trace_get_syscall_nr, v6.18.)
+#[inline(always)]
+pub(super) fn sys_exit_door(ctx: &TracePointContext) -> u8 {
+    // SAFETY: the record is at least that long; the verifier checks it at attach.
+    native_door(unsafe { ctx.as_ptr().byte_add(SYS_EXIT_NR).cast::<u32>().read() })
+}
 
 /// What a system call returned.
 #[inline(always)]
@@ -96,6 +105,12 @@ impl Call {
             count::count(self.context, Counter::ListenerUnread);
         }
         count::failure::<count::Call, _>(ctx, &self.key(door, errno), &self.about());
+    }
+
+    /// Tells of a call that did not fail.
+    #[inline(always)]
+    pub(super) fn tell<C: EbpfContext>(self, ctx: &C, door: u8, kind: u32) {
+        count::emit::<count::Call>(ctx.as_ptr(), &self.key(door, 0), 0, kind, &self.about());
     }
 }
 

@@ -74,9 +74,7 @@ fn fds_kp(ctx: ProbeContext) -> u32 {
 #[kretprobe]
 fn fds_kr(ctx: RetProbeContext) -> u32 {
     let arguments = Function::Allocator.leave();
-    #[expect(clippy::cast_possible_truncation, reason = "an int")]
-    let ret = kprobe::result(&ctx) as i32;
-    if ret == -i32::from(EMFILE) {
+    if kprobe::int_result(&ctx) == -i32::from(EMFILE) {
         no_descriptor(&ctx, Context::Task, arguments.map(|[end, _]| end));
     }
     0
@@ -84,20 +82,9 @@ fn fds_kr(ctx: RetProbeContext) -> u32 {
 
 #[inline(always)]
 fn no_descriptor<C: EbpfContext>(ctx: &C, context: Context, end: Option<u64>) {
-    let task = Task::current();
-    if is_accepting() {
-        return;
-    }
-    let door = task.door();
-    if has_own_probe(door) {
-        return;
-    }
-    if door == INOTIFY_INIT || door == INOTIFY_INIT1 {
-        note_counted(door);
-    }
     // An unsigned int.
     let limit = end.map(|end| end & 0xffff_ffff);
-    Call { limit, ..Call::new(context, task) }.failed(ctx, door, EMFILE);
+    ran_out(ctx, context, EMFILE, limit, [INOTIFY_INIT, INOTIFY_INIT1]);
 }
 
 #[fexit]
@@ -119,6 +106,19 @@ fn files_kr(ctx: RetProbeContext) -> u32 {
 
 #[inline(always)]
 fn no_file<C: EbpfContext>(ctx: &C, context: Context) {
+    ran_out(ctx, context, ENFILE, None, [PIPE, PIPE2]);
+}
+
+/// There is no descriptor or file for the current task. `noted`: the calls that have a limit of their
+/// own with the same errno, and a probe that must know that this was counted.
+#[inline(always)]
+fn ran_out<C: EbpfContext>(
+    ctx: &C,
+    context: Context,
+    errno: u16,
+    limit: Option<u64>,
+    noted: [u8; 2],
+) {
     let task = Task::current();
     if is_accepting() {
         return;
@@ -127,10 +127,10 @@ fn no_file<C: EbpfContext>(ctx: &C, context: Context) {
     if has_own_probe(door) {
         return;
     }
-    if door == PIPE || door == PIPE2 {
+    if door == noted[0] || door == noted[1] {
         note_counted(door);
     }
-    Call::new(context, task).failed(ctx, door, ENFILE);
+    Call { limit, ..Call::new(context, task) }.failed(ctx, door, errno);
 }
 
 /// `do_inotify_init(flags)`: EMFILE without the allocator is the limit of the user's instances
@@ -143,9 +143,7 @@ fn inotify_fx(ctx: FExitContext) -> i32 {
 
 #[kretprobe]
 fn inotify_kr(ctx: RetProbeContext) -> u32 {
-    #[expect(clippy::cast_possible_truncation, reason = "an int")]
-    let ret = kprobe::result(&ctx) as i32;
-    no_instance(&ctx, Context::Task, ret);
+    no_instance(&ctx, Context::Task, kprobe::int_result(&ctx));
     0
 }
 
@@ -167,9 +165,7 @@ fn pipe_fx(ctx: FExitContext) -> i32 {
 
 #[kretprobe]
 fn pipe_kr(ctx: RetProbeContext) -> u32 {
-    #[expect(clippy::cast_possible_truncation, reason = "an int")]
-    let ret = kprobe::result(&ctx) as i32;
-    no_pipe(&ctx, Context::Task, ret);
+    no_pipe(&ctx, Context::Task, kprobe::int_result(&ctx));
     0
 }
 

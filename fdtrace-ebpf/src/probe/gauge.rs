@@ -3,12 +3,13 @@
 //! A new descriptor has the lowest free number (fs/file.c alloc_fd, v6.18): where accept returns N,
 //! the numbers below N are in use, and nobody has to count them.
 
-use aya_ebpf::helpers::{bpf_get_current_pid_tgid, bpf_ktime_get_boot_ns};
+use aya_ebpf::{EbpfContext, helpers::bpf_get_current_pid_tgid};
 use fdtrace_common::RECORD_GAUGE;
 
 use super::call::{Call, accept_door};
 use crate::{
-    count::{self, Context},
+    count::Context,
+    fields::boot_time_ns,
     listener::ListenerFile,
     maps::{GAUGE_SHARE, GAUGED, RECORD_INTERVAL_NS},
     task::Task,
@@ -23,7 +24,12 @@ const FOUR_OF_A_STRIDE: i64 = (STRIDE - 1) & !3;
 ///
 /// For most numbers this is one test.
 #[inline(always)]
-pub(super) fn accepted(context: Context, fd: i64, listener: impl FnOnce(Task) -> ListenerFile) {
+pub(super) fn accepted<C: EbpfContext>(
+    ctx: &C,
+    context: Context,
+    fd: i64,
+    listener: impl FnOnce(Task) -> ListenerFile,
+) {
     if fd & FOUR_OF_A_STRIDE != 0 || GAUGE_SHARE.load() == 0 {
         return;
     }
@@ -34,7 +40,7 @@ pub(super) fn accepted(context: Context, fd: i64, listener: impl FnOnce(Task) ->
     #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a descriptor")]
     let number = fd as u32;
     let call = Call { file: listener(task), number, ..Call::new(context, task) };
-    count::emit::<count::Call>(&call.key(accept_door(task), 0), 0, RECORD_GAUGE, &call.about());
+    call.tell(ctx, accept_door(task), RECORD_GAUGE);
 }
 
 /// Whether the next look could come too late.
@@ -54,8 +60,7 @@ fn is_near_limit(task: Task, fd: i64) -> bool {
 #[inline(always)]
 fn is_due() -> bool {
     let tgid = (bpf_get_current_pid_tgid() >> 32) as u32;
-    // SAFETY: takes nothing.
-    let now = unsafe { bpf_ktime_get_boot_ns() };
+    let now = boot_time_ns();
     // SAFETY: a number; one that another CPU is writing is as good.
     let told = unsafe { GAUGED.get(tgid) };
     if told.is_some_and(|told| now - *told < RECORD_INTERVAL_NS.load()) {

@@ -4,6 +4,7 @@
 //! (net/socket.c `__sys_listen(fd, backlog)`, v6.18, cuts the backlog at somaxconn).
 
 use aya_ebpf::{
+    EbpfContext,
     macros::{fexit, kprobe, kretprobe, tracepoint},
     programs::{FExitContext, ProbeContext, RetProbeContext, TracePointContext},
 };
@@ -11,7 +12,7 @@ use fdtrace_common::{Door, FdKind, RECORD_LISTEN};
 
 use super::call::{Call, sys_exit_ret};
 use crate::{
-    count::{self, Context},
+    count::Context,
     kprobe::{self, Function},
     listener::ListenerFile,
     task::Task,
@@ -21,7 +22,7 @@ use crate::{
 fn listen_exit_tp(ctx: TracePointContext) -> u32 {
     if sys_exit_ret(&ctx) == 0 {
         let task = Task::current();
-        listening(Context::Task, task, [task.first_argument(), task.second_argument()]);
+        listening(&ctx, Context::Task, task, [task.first_argument(), task.second_argument()]);
     }
     0
 }
@@ -29,7 +30,7 @@ fn listen_exit_tp(ctx: TracePointContext) -> u32 {
 #[fexit]
 fn listen_fx(ctx: FExitContext) -> i32 {
     if ctx.arg::<i32>(2) == 0 {
-        listening(Context::ListenExit, Task::current(), [ctx.arg(0), ctx.arg(1)]);
+        listening(&ctx, Context::ListenExit, Task::current(), [ctx.arg(0), ctx.arg(1)]);
     }
     0
 }
@@ -43,28 +44,21 @@ fn listen_kp(ctx: ProbeContext) -> u32 {
 #[kretprobe]
 fn listen_kr(ctx: RetProbeContext) -> u32 {
     let arguments = Function::Listen.leave();
-    #[expect(clippy::cast_possible_truncation, reason = "an int")]
-    let ret = kprobe::result(&ctx) as i32;
     if let Some(arguments) = arguments
-        && ret == 0
+        && kprobe::int_result(&ctx) == 0
     {
-        listening(Context::Task, Task::current(), arguments);
+        listening(&ctx, Context::Task, Task::current(), arguments);
     }
     0
 }
 
 #[inline(always)]
-fn listening(context: Context, task: Task, [fd, backlog]: [u64; 2]) {
+fn listening<C: EbpfContext>(ctx: &C, context: Context, task: Task, [fd, backlog]: [u64; 2]) {
     #[expect(clippy::cast_possible_truncation, reason = "both are ints")]
     let (fd, number) = (fd as u32, backlog as u32);
     let file = ListenerFile::of_fd(task, fd);
     if file.kind as u8 == FdKind::Socket as u8 {
         let call = Call { file, number, ..Call::new(context, task) };
-        count::emit::<count::Call>(
-            &call.key(Door::Listen as u8, 0),
-            0,
-            RECORD_LISTEN,
-            &call.about(),
-        );
+        call.tell(ctx, Door::Listen as u8, RECORD_LISTEN);
     }
 }

@@ -10,58 +10,46 @@ use aya_ebpf::{
 };
 use fdtrace_common::Door;
 
-use super::call::{Call, failed_errno, sys_exit_ret};
+use super::call::{Call, failed_errno, sys_exit_door, sys_exit_ret};
 use crate::{count::Context, kprobe, task::Task};
 
+/// On the exit of both calls: one program is verified once.
 #[tracepoint]
 fn socket_exit_tp(ctx: TracePointContext) -> u32 {
-    returned(&ctx, Context::Task, Door::Socket, sys_exit_ret(&ctx));
-    0
-}
-
-#[tracepoint]
-fn pair_exit_tp(ctx: TracePointContext) -> u32 {
-    returned(&ctx, Context::Task, Door::Socketpair, sys_exit_ret(&ctx));
+    returned(&ctx, Context::Task, sys_exit_door(&ctx), sys_exit_ret(&ctx));
     0
 }
 
 #[fexit]
 fn socket_fx(ctx: FExitContext) -> i32 {
-    returned(&ctx, Context::SocketExit, Door::Socket, ctx.arg::<i32>(3).into());
+    returned(&ctx, Context::SocketExit, Door::Socket as u8, ctx.arg::<i32>(3).into());
     0
 }
 
 #[fexit]
 fn pair_fx(ctx: FExitContext) -> i32 {
-    returned(&ctx, Context::PairExit, Door::Socketpair, ctx.arg::<i32>(4).into());
+    returned(&ctx, Context::PairExit, Door::Socketpair as u8, ctx.arg::<i32>(4).into());
     0
 }
 
 #[kretprobe]
 fn socket_kr(ctx: RetProbeContext) -> u32 {
-    returned(&ctx, Context::Task, Door::Socket, int(kprobe::result(&ctx)));
+    returned(&ctx, Context::Task, Door::Socket as u8, kprobe::int_result(&ctx).into());
     0
 }
 
 #[kretprobe]
 fn pair_kr(ctx: RetProbeContext) -> u32 {
-    returned(&ctx, Context::Task, Door::Socketpair, int(kprobe::result(&ctx)));
+    returned(&ctx, Context::Task, Door::Socketpair as u8, kprobe::int_result(&ctx).into());
     0
 }
 
 #[inline(always)]
-fn int(register: i64) -> i64 {
-    #[expect(clippy::cast_possible_truncation, reason = "the function returns an int")]
-    let int = register as i32;
-    int.into()
-}
-
-#[inline(always)]
-fn returned<C: EbpfContext>(ctx: &C, context: Context, door: Door, ret: i64) {
+fn returned<C: EbpfContext>(ctx: &C, context: Context, door: u8, ret: i64) {
     if ret >= 0 {
         return;
     }
     if let Some(errno) = failed_errno(ret) {
-        Call::new(context, Task::current()).failed(ctx, door as u8, errno);
+        Call::new(context, Task::current()).failed(ctx, door, errno);
     }
 }

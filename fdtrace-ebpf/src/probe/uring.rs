@@ -43,8 +43,7 @@ fn uring_kp(ctx: ProbeContext) -> u32 {
 #[kretprobe]
 fn uring_kr(ctx: RetProbeContext) -> u32 {
     if let Some([request, _]) = Function::IoUringAccept.leave() {
-        #[expect(clippy::cast_possible_truncation, reason = "an int")]
-        let ret = kprobe::result(&ctx) as i32;
+        let ret = kprobe::int_result(&ctx);
         accepted(&ctx, Context::Task, request as *const c_void, ret);
     }
     0

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::{ArgAction, Args};
 
 use super::{ColourChoice, value};
-use crate::kernel::{FormRequest, Request};
+use crate::kernel::{Buffer, FormRequest, Request};
 
 /// The name of the hidden command that fails on purpose.
 pub const SELF_TEST: &str = "doctor-self-test";
@@ -41,6 +41,11 @@ pub(super) struct DoctorArgs {
     #[arg(long, value_name = "[PROBE=]FORM", value_delimiter = ',', value_parser = value::form)]
     #[arg(help_heading = "What to examine")]
     form: Vec<FormRequest>,
+
+    /// As `fdtrace --buffer` would be attached
+    #[arg(long, value_name = "ring|perf", hide = true, value_parser = value::buffer)]
+    #[arg(overrides_with = "buffer")]
+    buffer: Option<Buffer>,
 
     /// Type information (BTF) of the running kernel, where it is not in the usual place
     #[arg(long, value_name = "FILE", default_value = "/sys/kernel/btf/vmlinux")]
@@ -78,7 +83,7 @@ pub struct DoctorSettings {
 
 impl From<DoctorArgs> for DoctorSettings {
     fn from(args: DoctorArgs) -> Self {
-        let DoctorArgs { fds, form, btf, json, colour, verbose } = args;
-        Self { request: Request { forms: form, fds }, btf, json, colour, verbose }
+        let DoctorArgs { fds, form, buffer, btf, json, colour, verbose } = args;
+        Self { request: Request { forms: form, fds, buffer }, btf, json, colour, verbose }
     }
 }

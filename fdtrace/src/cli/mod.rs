@@ -25,7 +25,7 @@ use std::{ffi::OsString, path::PathBuf, time::Duration};
 use clap::{ArgAction, Args, Parser, Subcommand};
 
 use crate::{
-    kernel::FormRequest,
+    kernel::{Buffer, FormRequest},
     model::{Comm, Errno, Pid, Thresholds},
 };
 use audit::AuditArgs;
@@ -177,6 +177,11 @@ struct TraceArgs {
     #[arg(long, value_name = "N", hide = true, value_parser = value::ring_bytes)]
     #[arg(default_value_t = fdtrace_common::DEFAULT_RING_BYTES)]
     ring_bytes: u32,
+
+    /// What carries notices; otherwise the best that the host has
+    #[arg(long, value_name = "ring|perf", hide = true, value_parser = value::buffer)]
+    #[arg(overrides_with = "buffer")]
+    buffer: Option<Buffer>,
 }
 
 /// Reads a command line, program name first.

@@ -50,7 +50,7 @@ pub struct TraceSettings {
     pub btf: PathBuf,
     /// How many keys the kernel side can count at once; 1 to 65536.
     pub max_keys: u32,
-    /// Size of the ring buffer; a power of two, at least 4096.
+    /// Size of the kernel's buffer of notices; a power of two, at least 4096.
     pub ring_bytes: u32,
     /// How often `-v` was given.
     pub verbose: u8,
@@ -75,6 +75,7 @@ impl From<TraceArgs> for TraceSettings {
             form,
             max_keys,
             ring_bytes,
+            buffer,
         } = args;
         let filter = Filter { pids: pid, ports: port, comms: comm, errnos: errno };
         Self {
@@ -85,7 +86,7 @@ impl From<TraceArgs> for TraceSettings {
             json,
             colour,
             fail_on_exhaustion,
-            request: Request { forms: form, fds },
+            request: Request { forms: form, fds, buffer },
             btf,
             max_keys,
             ring_bytes,

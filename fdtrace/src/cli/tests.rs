@@ -6,7 +6,7 @@ use clap::{CommandFactory as _, error::ErrorKind};
 
 use super::*;
 use crate::{
-    kernel::{FormChoice, Request},
+    kernel::{Buffer, FormChoice, Request},
     model::{Filter, Level, ListenerFilter, ListenerQuery, Subject, UnixName},
 };
 
@@ -95,6 +95,7 @@ fn every_flag_with_and_without_the_command() {
         "--btf=/tmp/btf",
         "--max-keys=64",
         "--ring-bytes=4096",
+        "--buffer=perf",
         "-vv",
     ];
     let expected = TraceSettings {
@@ -110,7 +111,7 @@ fn every_flag_with_and_without_the_command() {
         json: true,
         colour: ColourChoice::Always,
         fail_on_exhaustion: true,
-        request: Request::default(),
+        request: Request { buffer: Some(Buffer::Perf), ..Request::default() },
         btf: PathBuf::from("/tmp/btf"),
         max_keys: 64,
         ring_bytes: 4096,
@@ -246,15 +247,24 @@ fn every_flag_of_doctor() {
     assert_eq!(doctor(&[]), defaults);
     let form = FormRequest { probe: Some("ack".to_owned()), form: FormChoice::Kprobe };
     let expected = DoctorSettings {
-        request: Request { forms: vec![form], fds: true },
+        request: Request { forms: vec![form], fds: true, buffer: Some(Buffer::Ring) },
         btf: PathBuf::from("/tmp/btf"),
         json: true,
         colour: ColourChoice::Always,
         verbose: 1,
     };
-    let flags =
-        ["--fds", "--form=ack=kprobe", "--btf", "/tmp/btf", "--json", "--color=always", "-v"];
+    let flags = [
+        "--fds",
+        "--form=ack=kprobe",
+        "--buffer=ring",
+        "--btf",
+        "/tmp/btf",
+        "--json",
+        "--color=always",
+        "-v",
+    ];
     assert_eq!(doctor(&flags), expected);
+    refused(&["doctor", "--buffer", "pipe"], "give ring or perf");
     refused(&["doctor", "--pid", "1"], "unexpected argument '--pid'");
     // Nobody needs to know it, and nothing starts it by accident.
     assert!(matches!(parse(&[SELF_TEST]), Ok(Settings::SelfTest)));

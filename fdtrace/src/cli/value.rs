@@ -5,7 +5,7 @@
 use std::{net::IpAddr, time::Duration};
 
 use crate::{
-    kernel::{FormChoice, FormRequest, probe_names},
+    kernel::{Buffer, FormChoice, FormRequest, probe_names},
     model::{Comm, Errno, ListenerQuery, Pid, Subject, Thresholds, UnixName},
 };
 
@@ -155,4 +155,12 @@ pub(super) fn ring_bytes(text: &str) -> Result<u32, String> {
     bytes
         .filter(|bytes: &u32| bytes.is_power_of_two() && *bytes >= LEAST_RING_BYTES)
         .ok_or_else(|| format!("give a power of two, {LEAST_RING_BYTES} or more"))
+}
+
+pub(super) fn buffer(text: &str) -> Result<Buffer, String> {
+    match text {
+        "ring" => Ok(Buffer::Ring),
+        "perf" => Ok(Buffer::Perf),
+        _ => Err("give ring or perf".to_owned()),
+    }
 }

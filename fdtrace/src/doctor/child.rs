@@ -100,7 +100,7 @@ fn own_namespace() -> io::Result<()> {
     // SAFETY: zeros are a valid `ifreq`: it is numbers and bytes.
     let mut request: libc::ifreq = unsafe { mem::zeroed() };
     for (to, from) in request.ifr_name.iter_mut().zip(b"lo") {
-        *to = from.cast_signed();
+        *to = libc::c_char::from_ne_bytes([*from]);
     }
     request.ifr_ifru.ifru_flags = libc::c_short::try_from(libc::IFF_UP).unwrap_or_default();
     // SAFETY: the kernel reads one `ifreq`, which lives here.

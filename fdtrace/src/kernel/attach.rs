@@ -128,17 +128,18 @@ pub(super) struct Attacher<'a> {
     ebpf: &'a mut Ebpf,
     /// What the packet program counts.
     packets: Array<MapData, u32>,
-    /// Ids of the kernel's functions.
-    btf: Btf,
+    /// BTF that tells the ids of the kernel's functions.
+    ids: &'a [u8],
+    /// The same, parsed by the first program that needs it.
+    btf: Option<Btf>,
     programs: Vec<Running>,
 }
 
 impl<'a> Attacher<'a> {
     /// `ids` is BTF that tells the ids of functions.
-    pub(super) fn new(ebpf: &'a mut Ebpf, ids: &[u8]) -> anyhow::Result<Self> {
+    pub(super) fn new(ebpf: &'a mut Ebpf, ids: &'a [u8]) -> anyhow::Result<Self> {
         let packets = Array::try_from(take(ebpf, names::PACKETS)?)?;
-        let btf = Btf::parse(ids, Endianness::default()).context("index the kernel's functions")?;
-        Ok(Self { ebpf, packets, btf, programs: Vec::new() })
+        Ok(Self { ebpf, packets, ids, btf: None, programs: Vec::new() })
     }
 
     /// Attaches every step, or none: then the one that failed is told, and why.
@@ -199,21 +200,20 @@ impl<'a> Attacher<'a> {
         let loading = |error| refused(error, &format!("loading {name}"));
         let attaching =
             |error: ProgramError| explain(error, &format!("attaching {name} to {}", point.name()));
-        let btf = &self.btf;
         match point {
             Point::Fentry(function) => {
                 let program: &mut FEntry = program.try_into()?;
-                program.load(function.name, btf).map_err(loading)?;
+                program.load(function.name, parsed(&mut self.btf, self.ids)?).map_err(loading)?;
                 program.attach().map_err(attaching)?;
             }
             Point::Fexit(function) => {
                 let program: &mut FExit = program.try_into()?;
-                program.load(function.name, btf).map_err(loading)?;
+                program.load(function.name, parsed(&mut self.btf, self.ids)?).map_err(loading)?;
                 program.attach().map_err(attaching)?;
             }
             Point::TpBtf(tracepoint) => {
                 let program: &mut BtfTracePoint = program.try_into()?;
-                program.load(tracepoint, btf).map_err(loading)?;
+                program.load(tracepoint, parsed(&mut self.btf, self.ids)?).map_err(loading)?;
                 program.attach().map_err(attaching)?;
             }
             Point::Kprobe(function) | Point::Kretprobe(function) => {
@@ -253,6 +253,17 @@ impl<'a> Attacher<'a> {
                 .map_err(|error| explain(error, &format!("attaching {name} to {shown}")))?;
         }
         Ok(self.packets.set(kind as u32, 1, 0)?)
+    }
+}
+
+/// Parses what was not parsed yet.
+fn parsed<'a>(btf: &'a mut Option<Btf>, ids: &[u8]) -> anyhow::Result<&'a Btf> {
+    match btf {
+        Some(btf) => Ok(btf),
+        none => {
+            let btf = Btf::parse(ids, Endianness::default());
+            Ok(none.insert(btf.context("index the kernel's functions")?))
+        }
     }
 }
 

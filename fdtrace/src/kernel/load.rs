@@ -3,24 +3,19 @@
 use std::{
     fs::File,
     io,
-    os::{
-        fd::{AsFd, AsRawFd},
-        unix::fs::FileExt as _,
-    },
+    os::{fd::AsFd as _, unix::fs::FileExt as _},
     path::{Path, PathBuf},
 };
 
 use anyhow::{Context as _, anyhow};
 use aya::{
     Ebpf, EbpfLoader,
-    maps::{HashMap, Map, MapData, Queue, RingBuf},
+    maps::{HashMap, Map, Queue},
 };
-use aya_log::EbpfLogger;
 use fdtrace_common::{
     CONTEXTS, Counter, Doors, FailureCell, FailureRecord, Host, Numbers, Offsets, Peers, names,
 };
-use log::Log;
-use tokio::io::{Interest, unix::AsyncFd};
+use rustix::time::{ClockId, clock_gettime};
 
 use super::{
     HostError,
@@ -30,12 +25,14 @@ use super::{
     mapped::Mapped,
     plan::Request,
     probes::POLLED_FORM,
+    program_log::{self, ProgramLog},
+    records::{Buffer, LOG_MAP, Records},
     slots::{Count, Slots},
     support::{self, Support},
 };
 
 /// The compiled programs; `cargo xtask build-ebpf` makes them.
-static OBJECT: &[u8] = aya::include_bytes_aligned!("../../bpf/fdtrace.o");
+pub(super) static OBJECT: &[u8] = aya::include_bytes_aligned!("../../bpf/fdtrace.o");
 
 /// How to load.
 #[derive(Clone, Debug)]
@@ -44,7 +41,8 @@ pub struct Options {
     pub btf: PathBuf,
     /// How many keys can be counted at once.
     pub slots: u32,
-    /// Size of the ring buffer in bytes: a power of two, a page at least.
+    /// Size of the ring buffer in bytes: a power of two, a page at least. A perf buffer has a quarter
+    /// of that for each CPU, and a page at least.
     pub ring_bytes: u32,
     /// From which share of its soft limit on a process that accepts is told of, in percent; 0 is never.
     pub gauge_share: u32,
@@ -58,6 +56,7 @@ pub(super) struct Loaded {
     pub(super) support: Support,
     /// BTF that tells the ids of functions.
     pub(super) ids: Vec<u8>,
+    buffer: Buffer,
     cpus: u32,
 }
 
@@ -69,14 +68,14 @@ impl Loaded {
         let bytes = support::read_btf(&options.btf)?;
         let btf = index(&bytes, &options.btf)?;
         let offsets = offsets(&btf, &options.btf)?;
-        support::check_ring_buffer(&btf)?;
         let support = Support::look(&btf);
-        let host = support.host(&btf);
+        let buffer = Buffer::choose(&support, options.request.buffer)?;
+        let host = support.host(&btf, buffer);
         let ids = btf.names_and_ids();
         drop(bytes);
         let cpus = possible_cpus()?;
-        let ebpf = load(options, &offsets, &host, cpus)?;
-        Ok(Self { ebpf, support, ids, cpus })
+        let ebpf = load(options, &offsets, &host, buffer, cpus)?;
+        Ok(Self { ebpf, support, ids, buffer, cpus })
     }
 }
 
@@ -84,8 +83,8 @@ impl Loaded {
 pub struct Kernel {
     /// Owns the programs and their links.
     _ebpf: Ebpf,
-    records: AsyncFd<RingBuf<MapData>>,
-    log: AsyncFd<EbpfLogger<&'static dyn Log>>,
+    records: Records,
+    log: ProgramLog,
     slots: Slots,
     counters: Mapped,
     pub(super) programs: Vec<Running>,
@@ -96,7 +95,7 @@ impl Kernel {
     /// Checks the host, loads and attaches. Must run before other threads exist and inside a
     /// tokio runtime.
     pub fn attach(options: &Options) -> anyhow::Result<Self> {
-        let Loaded { mut ebpf, mut support, ids, cpus } = Loaded::new(options)?;
+        let Loaded { mut ebpf, mut support, ids, buffer, cpus } = Loaded::new(options)?;
         let mut slots = Slots {
             count: options.slots,
             cpus,
@@ -113,11 +112,8 @@ impl Kernel {
         slots.fill()?;
         let counters =
             map_array::<u64>(&mut ebpf, names::COUNTERS, cpus * CONTEXTS * Counter::COUNT)?;
-        let ring = RingBuf::try_from(take(&mut ebpf, names::RECORDS)?)?;
-        let records = poll(ring).context("poll the ring")?;
-        let log = EbpfLogger::init(&mut ebpf).context("find the programs' log")?;
-        let log = poll(log).context("poll the log")?;
-
+        let records = Records::open(take(&mut ebpf, names::RECORDS)?, options.ring_bytes)?;
+        let log = ProgramLog::open(&mut ebpf, buffer)?;
         let AttachReport { probes, programs } =
             attach::attach(&mut ebpf, &mut support, &options.request, &ids)?;
         give_memory_back();
@@ -144,34 +140,22 @@ impl Kernel {
         self.slots.count
     }
 
-    /// Waits until there is a record. Writes the programs' own warnings to the log meanwhile.
+    /// Waits until there is a record.
     pub async fn wait(&mut self) -> io::Result<()> {
-        loop {
-            tokio::select! {
-                ready = self.records.readable() => {
-                    ready?.clear_ready();
-                    return Ok(());
-                }
-                ready = self.log.readable_mut() => {
-                    let mut ready = ready?;
-                    ready.get_inner_mut().flush();
-                    ready.clear_ready();
-                }
-            }
+        tokio::select! {
+            ready = self.records.readable() => ready,
+            failed = self.log.run() => failed,
         }
     }
 
-    /// Hands each waiting record to `record`, and writes the programs' own warnings to the log: at the
-    /// end nobody waits for those any more.
-    pub fn drain(&mut self, mut record: impl FnMut(&[u8])) {
-        self.log.get_mut().flush();
-        let ring = self.records.get_mut();
-        while let Some(item) = ring.next() {
-            record(&item);
-        }
+    /// Hands each waiting record to `record`. Writes what the programs logged, too: at the end
+    /// nobody waits for that any more.
+    pub fn drain(&mut self, record: impl FnMut(&[u8])) {
+        self.log.flush();
+        self.records.drain(record);
     }
 
-    /// The first record of the key that uses a slot: what a full ring buffer could not deliver.
+    /// The first record of the key that uses a slot: what a full buffer could not deliver.
     #[must_use]
     pub fn first_record(&self, slot: u32) -> Option<[u8; FailureRecord::SIZE]> {
         self.slots.first_record(slot)
@@ -259,7 +243,13 @@ fn possible_cpus() -> anyhow::Result<u32> {
     u32::try_from(cpus).context("count the possible CPUs")
 }
 
-fn load(options: &Options, offsets: &Offsets, host: &Host, cpus: u32) -> anyhow::Result<Ebpf> {
+fn load(
+    options: &Options,
+    offsets: &Offsets,
+    host: &Host,
+    buffer: Buffer,
+    cpus: u32,
+) -> anyhow::Result<Ebpf> {
     /// Tasks that can be inside a function at once, in the kprobe form: a thread each.
     const MOST_CALLS: u32 = 32 << 10;
     let offset_bytes: Vec<u8> = Offsets::PATHS
@@ -268,6 +258,9 @@ fn load(options: &Options, offsets: &Offsets, host: &Host, cpus: u32) -> anyhow:
         .collect();
     let (doors, compat_doors) = doors();
     let host_bytes = host.to_bytes();
+    let boot_offset = boot_offset_ns();
+    let log_level = program_log::level(buffer);
+    let object = buffer.prepare(OBJECT)?;
     EbpfLoader::new()
         // The programs have no relocations against it; parsing it again would cost the start time.
         .btf(None)
@@ -277,6 +270,8 @@ fn load(options: &Options, offsets: &Offsets, host: &Host, cpus: u32) -> anyhow:
         .override_global(names::COMPAT_DOORS, compat_doors.as_slice(), true)
         .override_global(names::SLOT_COUNT, &options.slots, true)
         .override_global(names::GAUGE_SHARE, &options.gauge_share, true)
+        .override_global(names::BOOT_OFFSET_NS, &boot_offset, true)
+        .override_global(aya_log::LEVEL, &log_level, true)
         .map_max_entries(names::SLOTS, options.slots)
         .map_max_entries(names::FREE_SLOTS, options.slots)
         .map_max_entries(names::FIRST_RECORDS, options.slots)
@@ -284,8 +279,9 @@ fn load(options: &Options, offsets: &Offsets, host: &Host, cpus: u32) -> anyhow:
         .map_max_entries(names::COUNTERS, Counter::COUNT * CONTEXTS * cpus)
         .map_max_entries(names::PEERS, options.slots)
         .map_max_entries(names::CALLS, MOST_CALLS)
-        .map_max_entries(names::RECORDS, options.ring_bytes)
-        .load(OBJECT)
+        .map_max_entries(names::RECORDS, buffer.entries(options.ring_bytes, cpus))
+        .map_max_entries(LOG_MAP, buffer.entries(program_log::BYTES, cpus))
+        .load(&object)
         .map_err(|error| match errno_of(&error) {
             Some(libc::EPERM | libc::EACCES) => {
                 HostError::Unsupported(format!("bpf(2): not permitted. {}", support::forbidden()))
@@ -301,6 +297,17 @@ fn load(options: &Options, offsets: &Offsets, host: &Host, cpus: u32) -> anyhow:
                 anyhow!("loading the programs' maps failed: {line}")
             }
         })
+}
+
+/// What CLOCK_BOOTTIME is ahead of CLOCK_MONOTONIC.
+fn boot_offset_ns() -> u64 {
+    let ns = |clock| {
+        let time = clock_gettime(clock);
+        i128::from(time.tv_sec) * 1_000_000_000 + i128::from(time.tv_nsec)
+    };
+    // Between the two readings some time passes; the other order would make it too much.
+    let monotonic = ns(ClockId::Monotonic);
+    u64::try_from(ns(ClockId::Boottime) - monotonic).unwrap_or(0)
 }
 
 /// Doors by system call, of this machine's programs and of 32-bit ones.
@@ -327,13 +334,6 @@ fn give_memory_back() {
     unsafe {
         libc::malloc_trim(0);
     }
-}
-
-/// Has tokio wake us when a ring buffer has something.
-fn poll<T: AsFd + AsRawFd>(ring: T) -> io::Result<AsyncFd<T>> {
-    // SAFETY: aya's rings hold one map for life and always give that map's descriptor.
-    let registered = unsafe { AsyncFd::register_with_interest(ring, Interest::READABLE) };
-    registered.map_err(io::Error::from)
 }
 
 fn recursion_misses(info: &File) -> Option<u64> {
@@ -372,6 +372,7 @@ mod tests {
             names::HOST,
             names::DOORS,
             names::COMPAT_DOORS,
+            names::BOOT_OFFSET_NS,
             names::PACKETS,
             names::CALLS,
         ] {

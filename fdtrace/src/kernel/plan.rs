@@ -2,6 +2,7 @@
 
 use super::{
     probes::{Form, FormKind, PROBES, Probe, Step, Wanted},
+    records::Buffer,
     support::Support,
 };
 
@@ -12,6 +13,8 @@ pub struct Request {
     pub forms: Vec<FormRequest>,
     /// Whether every call that creates a descriptor is to be seen.
     pub fds: bool,
+    /// What carries records; `None` is the best that the host has.
+    pub buffer: Option<Buffer>,
 }
 
 /// A form asked for by name.
@@ -154,7 +157,7 @@ mod tests {
     /// What changes where something is taken away from a host that has everything.
     #[track_caller]
     fn without(take: impl FnOnce(&mut Support), want: &str) {
-        let request = Request { forms: Vec::new(), fds: true };
+        let request = Request { fds: true, ..Request::default() };
         let capable = Support::capable();
         let before = forms(&capable, &request);
         let mut less = capable;
@@ -173,7 +176,7 @@ mod tests {
             forms(&Support::capable(), &Request::default()),
             format!("{every} syn=fentry ack=fentry")
         );
-        let fds = Request { forms: Vec::new(), fds: true };
+        let fds = Request { fds: true, ..Request::default() };
         assert_eq!(
             forms(&Support::capable(), &fds),
             format!("{every} fds=fexit syn=fentry ack=fentry")
@@ -270,7 +273,7 @@ mod tests {
         without(old, "");
         let mut host = Support::capable();
         old(&mut host);
-        let plan = AttachPlan::from_support(&host, &Request { forms: Vec::new(), fds: true });
+        let plan = AttachPlan::from_support(&host, &Request { fds: true, ..Request::default() });
         let fds = plan.probes.iter().find(|planned| planned.probe.name == "fds").unwrap();
         let (_, steps) = fds.chosen.as_ref().unwrap();
         assert!(steps.iter().any(|step| step.point.name() == "fexit/__alloc_fd"));
@@ -278,7 +281,11 @@ mod tests {
 
     #[test]
     fn a_form_asked_for_is_the_only_one() {
-        let ask = |form| Request { forms: vec![FormRequest { probe: None, form }], fds: true };
+        let ask = |form| Request {
+            forms: vec![FormRequest { probe: None, form }],
+            fds: true,
+            buffer: None,
+        };
         let all = |form: &str, others: &str| {
             let calls = ["accept", "socket", "socketpair", "listen"];
             let calls: Vec<_> = calls.iter().map(|call| format!("{call}={form}")).collect();

@@ -231,7 +231,7 @@ pub(super) const PROBES: [Probe; 8] = [
                 kind: FormKind::Tracepoint,
                 steps: &[
                     sys_exit("accept_exit_tp", "accept"),
-                    sys_exit("accept4_exit_tp", "accept4"),
+                    sys_exit("accept_exit_tp", "accept4"),
                 ],
             },
             Form {
@@ -254,7 +254,7 @@ pub(super) const PROBES: [Probe; 8] = [
         wanted: Wanted::Always,
         forms: &[
             Form { kind: FormKind::Fexit, steps: &[fexit("pair_fx", PAIR)] },
-            Form { kind: FormKind::Tracepoint, steps: &[sys_exit("pair_exit_tp", "socketpair")] },
+            Form { kind: FormKind::Tracepoint, steps: &[sys_exit("socket_exit_tp", "socketpair")] },
             Form { kind: FormKind::Kprobe, steps: &[kretprobe("pair_kr", PAIR)] },
         ],
     },

@@ -13,6 +13,7 @@ use super::{
     HostError,
     btf::Btf,
     probes::{Absence, Function, OLD_ALLOC_FD, OLD_ALLOC_FX, PROBES, Point, Step},
+    records::Buffer,
     tracefs,
 };
 
@@ -50,6 +51,12 @@ pub(super) struct Support {
     pub(super) has_ipv6: bool,
     /// Whether it has bpf_get_func_ret(), which tells a pointer that a function returned.
     pub(super) has_func_ret: bool,
+    /// Whether it has bpf_probe_read_kernel() (5.5).
+    pub(super) has_probe_read_kernel: bool,
+    /// Whether it has ring buffers (5.8).
+    pub(super) has_ring_buffer: bool,
+    /// Whether programs can read CLOCK_BOOTTIME (5.8).
+    pub(super) has_boot_clock: bool,
     against: Vec<Against>,
 }
 
@@ -121,6 +128,9 @@ impl Support {
             has_kprobes: Path::new(KPROBE_EVENTS).exists(),
             has_ipv6: Path::new("/proc/sys/net/ipv6").exists(),
             has_func_ret: has_helper(btf, "get_func_ret"),
+            has_probe_read_kernel: has_helper(btf, "probe_read_kernel"),
+            has_ring_buffer: btf.has_enumerator("bpf_map_type", "BPF_MAP_TYPE_RINGBUF"),
+            has_boot_clock: has_helper(btf, "ktime_get_boot_ns"),
             against: Vec::new(),
         }
     }
@@ -225,8 +235,9 @@ impl Support {
         Step { program, point, ..step }
     }
 
-    /// What the programs branch on.
-    pub(super) fn host(&self, btf: &Btf<'_>) -> Host {
+    /// What the programs branch on. With a perf buffer they do without anything that kernels which
+    /// need one lack.
+    pub(super) fn host(&self, btf: &Btf<'_>, buffer: Buffer) -> Host {
         /// THREAD_SIZE of x86-64 and of arm64 with pages of 4 KiB or 16 KiB.
         const STACK_SIZE: u32 = 16 << 10;
         Host {
@@ -240,6 +251,8 @@ impl Support {
                 .unwrap_or(0),
             allocator_takes_table: (!self.functions.contains_key("alloc_fd")).into(),
             pid_ns_inum: pid_namespace(Path::new("/proc")),
+            has_ring_buffer: (buffer == Buffer::Ring).into(),
+            has_boot_clock: (buffer == Buffer::Ring && self.has_boot_clock).into(),
         }
     }
 
@@ -333,18 +346,6 @@ pub(super) fn cgroup_mount(mounts: &str) -> Option<PathBuf> {
     })
 }
 
-/// Fails on a kernel without ring buffers.
-pub(super) fn check_ring_buffer(btf: &Btf<'_>) -> Result<(), HostError> {
-    if btf.has_enumerator("bpf_map_type", "BPF_MAP_TYPE_RINGBUF") {
-        return Ok(());
-    }
-    Err(HostError::Unsupported(
-        "this kernel has no BPF ring buffers: fdtrace needs Linux 5.8, or one with the same \
-         backported (RHEL 8.4)"
-            .to_owned(),
-    ))
-}
-
 /// Reads the kernel's BTF.
 pub(super) fn read_btf(path: &Path) -> Result<Vec<u8>, HostError> {
     fs::read(path).map_err(|error| {
@@ -394,6 +395,9 @@ impl Support {
             has_kprobes: true,
             has_ipv6: true,
             has_func_ret: true,
+            has_probe_read_kernel: true,
+            has_ring_buffer: true,
+            has_boot_clock: true,
             against: Vec::new(),
         }
     }

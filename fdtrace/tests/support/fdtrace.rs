@@ -28,10 +28,17 @@ pub(crate) fn binary() -> PathBuf {
         .map_or_else(|| PathBuf::from(env!("CARGO_BIN_EXE_fdtrace")), PathBuf::from)
 }
 
-/// The form that the tests are run for: `FDTRACE_TEST_FORM`.
-pub(crate) fn form_arguments() -> Vec<String> {
+/// The form and the buffer that the tests are run for: `FDTRACE_TEST_FORM`, `FDTRACE_TEST_BUFFER`.
+fn form_arguments() -> Vec<String> {
     let form = std::env::var("FDTRACE_TEST_FORM").ok();
-    form.map(|form| vec!["--form".to_owned(), form]).unwrap_or_default()
+    let form = form.map(|form| vec!["--form".to_owned(), form]);
+    [form.unwrap_or_default(), buffer_arguments()].concat()
+}
+
+/// The buffer that the tests are run for.
+pub(crate) fn buffer_arguments() -> Vec<String> {
+    let buffer = std::env::var("FDTRACE_TEST_BUFFER").ok();
+    buffer.map(|buffer| vec![format!("--buffer={buffer}")]).unwrap_or_default()
 }
 
 /// `fdtrace --json`, attached.

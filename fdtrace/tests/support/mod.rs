@@ -6,5 +6,5 @@
 mod fdtrace;
 mod json;
 
-pub(crate) use fdtrace::{Fdtrace, Run, binary};
+pub(crate) use fdtrace::{Fdtrace, Run, binary, buffer_arguments};
 pub(crate) use json::{number, same};

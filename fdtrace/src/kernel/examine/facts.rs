@@ -7,7 +7,7 @@ use super::{
     host::HostFacts,
 };
 use crate::{
-    kernel::support::may_trace,
+    kernel::{records::Buffer, support::may_trace},
     model::{
         Fact,
         FactState::{self, Bad, Good, Less, Unknown},
@@ -19,6 +19,7 @@ pub(super) fn judge(host: &HostFacts) -> Vec<Fact> {
     vec![
         capabilities(host.capabilities),
         btf(&host.btf.0, &host.btf.1),
+        buffer(host.buffer.as_ref()),
         lockdown(&host.lockdown),
         security_modules(&host.security_modules),
         seccomp(host.is_filtered),
@@ -78,6 +79,24 @@ fn btf(path: &Path, size: &Result<u64, String>) -> Fact {
             "use a kernel with CONFIG_DEBUG_INFO_BTF=y, or give the BTF of exactly this kernel with \
              --btf FILE",
         ),
+    }
+}
+
+fn buffer(buffer: Option<&Result<Buffer, String>>) -> Fact {
+    let name = "buffer";
+    match buffer {
+        Some(Ok(Buffer::Ring)) => fact(name, Good, "a ring buffer"),
+        Some(Ok(Buffer::Perf)) => with(
+            fact(name, Less, "a perf buffer for each CPU"),
+            "what a CPU sees that came online after fdtrace started is counted, and told late",
+            "start fdtrace again after adding CPUs",
+        ),
+        Some(Err(why)) => with(
+            fact(name, Bad, why.as_str()),
+            "the programs cannot tell of anything",
+            "use a later kernel",
+        ),
+        None => fact(name, Unknown, "only BTF says what the kernel has"),
     }
 }
 
@@ -207,6 +226,7 @@ pub(super) mod tests {
         HostFacts {
             kernel: "6.12.1".to_owned(),
             btf: (PathBuf::from("/sys/kernel/btf/vmlinux"), Ok(5_000_000)),
+            buffer: Some(Ok(Buffer::Ring)),
             tracefs: Some(PathBuf::from("/sys/kernel/tracing")),
             has_tracefs: true,
             cgroup: Some(PathBuf::from("/sys/fs/cgroup")),
@@ -245,6 +265,9 @@ pub(super) mod tests {
     #[test]
     fn each_loss_is_one_fact() {
         without(|host| host.btf.1 = Err("No such file".to_owned()), "btf", Bad);
+        without(|host| host.buffer = Some(Ok(Buffer::Perf)), "buffer", Less);
+        without(|host| host.buffer = Some(Err("needs 5.5".to_owned())), "buffer", Bad);
+        without(|host| host.buffer = None, "buffer", Unknown);
         let closed = "none integrity [confidentiality]";
         without(|host| host.lockdown = Ok(closed.to_owned()), "lockdown", Bad);
         without(|host| host.lockdown = Ok("none [integrity] x".to_owned()), "lockdown", Good);

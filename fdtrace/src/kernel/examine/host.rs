@@ -12,7 +12,10 @@ use rustix::{
     mount::{FsMountFlags, FsOpenFlags, MountAttrFlags, fsconfig_create, fsmount, fsopen},
 };
 
-use crate::kernel::support::{cgroup_mount, effective_capabilities};
+use crate::kernel::{
+    records::Buffer,
+    support::{cgroup_mount, effective_capabilities},
+};
 
 /// More of a file in /proc or /sys is not read.
 const MOST_BYTES: u64 = 1 << 20;
@@ -28,6 +31,8 @@ pub(super) struct HostFacts {
     pub(super) kernel: String,
     /// Where the BTF is said to be, and its size in bytes, or why it cannot be read.
     pub(super) btf: (PathBuf, Result<u64, String>),
+    /// What carries records, or why nothing can. It stands in BTF, so whoever looked there sets it.
+    pub(super) buffer: Option<Result<Buffer, String>>,
     /// The first place where tracefs is mounted.
     pub(super) tracefs: Option<PathBuf>,
     /// Whether it could be mounted.
@@ -71,6 +76,7 @@ impl HostFacts {
         Self {
             kernel: text("proc/sys/kernel/osrelease").unwrap_or_else(|_| "unknown".to_owned()),
             btf: (btf.to_owned(), size(btf).map_err(|error| error.to_string())),
+            buffer: None,
             tracefs: mount_of("tracefs", &mounts),
             has_tracefs: root.join("sys/kernel/tracing").is_dir(),
             cgroup: cgroup_mount(&mounts),

@@ -17,6 +17,7 @@ use self::host::HostFacts;
 use super::{
     HostError, Options,
     load::{Loaded, index},
+    records::Buffer,
     support::{Support, may_trace, read_btf},
 };
 use crate::model::{BlindSpot, Fact, ProbeExamined};
@@ -35,9 +36,13 @@ impl Examination {
     pub fn new(options: &Options) -> Self {
         let security = host::mount_securityfs();
         // Before anything of ours is mounted.
-        let host = HostFacts::read(Path::new("/"), &options.btf, security.as_ref());
+        let mut host = HostFacts::read(Path::new("/"), &options.btf, security.as_ref());
+        let support = look(options);
+        let choose = |support| Buffer::choose(support, options.request.buffer);
+        let buffer = support.as_ref().ok().map(choose);
+        host.buffer = buffer.map(|buffer| buffer.map_err(|error| error.to_string()));
         let probes = if host.capabilities.is_some_and(|held| !may_trace(held)) {
-            forms::untried(look(options).as_ref())
+            forms::untried(support.as_ref())
         } else {
             match Loaded::new(options).and_then(|mut loaded| forms::try_all(&mut loaded)) {
                 Ok(probes) => probes,

@@ -5,6 +5,7 @@ use std::{
     io,
     os::{fd::AsFd as _, unix::fs::FileExt as _},
     path::{Path, PathBuf},
+    sync::atomic::Ordering,
 };
 
 use anyhow::{Context as _, anyhow};
@@ -112,6 +113,7 @@ impl Kernel {
         slots.fill()?;
         let counters =
             map_array::<u64>(&mut ebpf, names::COUNTERS, cpus * CONTEXTS * Counter::COUNT)?;
+        counters.map(0..(cpus * CONTEXTS * Counter::COUNT) as usize).context("map the counters")?;
         let records = Records::open(take(&mut ebpf, names::RECORDS)?, options.ring_bytes)?;
         let log = ProgramLog::open(&mut ebpf, buffer)?;
         let AttachReport { probes, programs } =
@@ -156,9 +158,13 @@ impl Kernel {
     }
 
     /// The first record of the key that uses a slot: what a full buffer could not deliver.
-    #[must_use]
-    pub fn first_record(&self, slot: u32) -> Option<[u8; FailureRecord::SIZE]> {
+    pub fn first_record(&self, slot: u32) -> io::Result<Option<[u8; FailureRecord::SIZE]>> {
         self.slots.first_record(slot)
+    }
+
+    /// Makes the count of a slot readable: must come before it is read.
+    pub fn map_slot(&self, slot: u32) -> io::Result<()> {
+        self.slots.map(slot)
     }
 
     /// The count of the key that uses a slot.
@@ -195,7 +201,8 @@ impl Kernel {
     pub fn counter(&self, counter: Counter) -> u64 {
         let counters = Counter::COUNT as usize;
         (0..(self.slots.cpus * CONTEXTS) as usize)
-            .map(|context| self.counters.load(context * counters + counter as usize))
+            .filter_map(|context| self.counters.word(context * counters + counter as usize))
+            .map(|counter| counter.load(Ordering::Relaxed))
             .sum()
     }
 
@@ -319,12 +326,12 @@ fn doors() -> (Doors, Doors) {
     (Numbers::X86_64.doors(), Numbers::I386.doors())
 }
 
-/// Maps an array of `T`s into memory. The map itself stays with the object.
+/// An array of `T`s, to be mapped into memory. The map itself stays with the object.
 fn map_array<T>(ebpf: &mut Ebpf, name: &str, entries: u32) -> anyhow::Result<Mapped> {
     let map = ebpf.map(name).with_context(|| format!("the object has no map {name}"))?;
     let Map::Array(data) = map else { return Err(anyhow!("map {name} is no array")) };
     let words = entries as usize * size_of::<T>() / size_of::<u64>();
-    Mapped::new(data.fd().as_fd(), words).with_context(|| format!("map {name} into memory"))
+    Mapped::new(data.fd().as_fd(), words).with_context(|| format!("take the map {name}"))
 }
 
 /// The BTF and the object took 20 MB, and the allocator keeps them: for months, in a daemon.

@@ -1,6 +1,10 @@
 //! Slots: where keys are counted, read from mapped memory, and given back exactly.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::{
+    io,
+    ops::Range,
+    sync::atomic::{AtomicU64, Ordering},
+};
 
 use anyhow::Context as _;
 use aya::maps::{HashMap, MapData, Queue};
@@ -44,6 +48,16 @@ impl Slots {
         Ok(())
     }
 
+    /// Makes what is counted for the slot readable. What was not, reads as nothing.
+    pub(super) fn map(&self, slot: u32) -> io::Result<()> {
+        for cpu in 0..self.cpus {
+            let word = self.cell_word(cpu, slot);
+            self.cells.map(word..word + CELL_WORDS)?;
+        }
+        self.peers.map(peer_words(slot))?;
+        self.first_records.map(record_words(slot))
+    }
+
     fn cell_word(&self, cpu: u32, slot: u32) -> usize {
         (cpu as usize * self.count as usize + slot as usize) * CELL_WORDS
     }
@@ -52,29 +66,31 @@ impl Slots {
     pub(super) fn read(&self, slot: u32) -> Count {
         (0..self.cpus).fold(Count::default(), |sum, cpu| {
             let word = self.cell_word(cpu, slot);
+            let load = |word| {
+                self.cells.word(word).map_or(0, |word: &AtomicU64| word.load(Ordering::Relaxed))
+            };
             Count {
-                total: sum.total + self.cells.load(word),
-                last_boot_ns: sum.last_boot_ns.max(self.cells.load(word + 1)),
+                total: sum.total + load(word),
+                last_boot_ns: sum.last_boot_ns.max(load(word + 1)),
             }
         })
     }
 
     /// The first record of the key that uses the slot; `None` where none does.
-    pub(super) fn first_record(&self, slot: u32) -> Option<[u8; FailureRecord::SIZE]> {
-        let words = self
-            .first_records
-            .words()
-            .get(slot as usize * RECORD_WORDS..(slot as usize + 1) * RECORD_WORDS)?;
+    pub(super) fn first_record(&self, slot: u32) -> io::Result<Option<[u8; FailureRecord::SIZE]>> {
+        let words = record_words(slot);
+        self.first_records.map(words.clone())?;
+        let Some(kind) = self.first_records.word(words.start + KIND_WORD) else { return Ok(None) };
         // The kernel side sets `kind` last, after everything else is written.
-        let kind = words[KIND_WORD].load(Ordering::Acquire).to_ne_bytes();
+        let kind = kind.load(Ordering::Acquire).to_ne_bytes();
         if kind[..4] != RECORD_FAILURE.to_ne_bytes() {
-            return None;
+            return Ok(None);
         }
         let mut record = [0; FailureRecord::SIZE];
-        for (bytes, word) in record.chunks_exact_mut(8).zip(words) {
+        for (bytes, word) in record.chunks_exact_mut(8).zip(self.first_records.words(words)) {
             bytes.copy_from_slice(&word.load(Ordering::Relaxed).to_ne_bytes());
         }
-        Some(record)
+        Ok(Some(record))
     }
 
     /// Linear counting: of `n` clients hashed to `m` bits, about `m * exp(-n / m)` bits stay clear
@@ -84,7 +100,7 @@ impl Slots {
         // A client that met several sockets of a listener, or both doors of one, is one client.
         let mut union = [0; Peers::WORDS];
         for slot in slots {
-            for (all, word) in union.iter_mut().zip(self.peer_words(*slot)) {
+            for (all, word) in union.iter_mut().zip(self.peers.words(peer_words(*slot))) {
                 *all |= word.load(Ordering::Relaxed);
             }
         }
@@ -100,19 +116,15 @@ impl Slots {
     }
 
     pub(super) fn forget_clients(&self, slot: u32) {
-        for word in self.peer_words(slot) {
+        for word in self.peers.words(peer_words(slot)) {
             word.store(0, Ordering::Relaxed);
         }
-    }
-
-    fn peer_words(&self, slot: u32) -> impl Iterator<Item = &AtomicU64> {
-        self.peers.words().iter().skip(slot as usize * Peers::WORDS).take(Peers::WORDS)
     }
 
     /// Step one of giving a slot back: from now on a failure of its key takes a new slot. The
     /// count stays readable, and a program that found the key before may still add to it.
     pub(super) fn retire(&mut self, slot: u32) -> anyhow::Result<()> {
-        let Some(record) = self.first_record(slot) else { return Ok(()) };
+        let Some(record) = self.first_record(slot).context("read a key")? else { return Ok(()) };
         let key = record.first_chunk::<{ size_of::<FailureKey>() }>().context("key of a record")?;
         match self.keys.remove(key) {
             Ok(()) | Err(aya::maps::MapError::KeyNotFound) => Ok(()),
@@ -122,19 +134,29 @@ impl Slots {
 
     /// Step two, once no program can still hold the slot: the last count, and the slot is free.
     pub(super) fn recycle(&mut self, slot: u32) -> anyhow::Result<Count> {
+        self.map(slot).context("map a slot into memory")?;
         let count = self.read(slot);
         for cpu in 0..self.cpus {
             let word = self.cell_word(cpu, slot);
-            for cell in self.cells.words().iter().skip(word).take(CELL_WORDS) {
+            for cell in self.cells.words(word..word + CELL_WORDS) {
                 cell.store(0, Ordering::Relaxed);
             }
         }
         self.forget_clients(slot);
-        let start = slot as usize * RECORD_WORDS;
-        if let Some(kind) = self.first_records.words().get(start + KIND_WORD) {
+        if let Some(kind) = self.first_records.word(record_words(slot).start + KIND_WORD) {
             kind.store(0, Ordering::Release);
         }
         self.free.push(slot, 0).context("give a slot back")?;
         Ok(count)
     }
+}
+
+const fn record_words(slot: u32) -> Range<usize> {
+    let start = slot as usize * RECORD_WORDS;
+    start..start + RECORD_WORDS
+}
+
+const fn peer_words(slot: u32) -> Range<usize> {
+    let start = slot as usize * Peers::WORDS;
+    start..start + Peers::WORDS
 }

@@ -6,6 +6,7 @@ use std::{
     time::Duration,
 };
 
+use anyhow::Context as _;
 use fdtrace_common::{Counter, Lost};
 
 use super::{
@@ -124,6 +125,7 @@ impl Trace {
     }
 
     fn take_failure(&mut self, event: &FailureEvent, sink: &mut dyn Sink) -> Result<(), Stop> {
+        self.host.kernel.map_slot(event.key.slot).context("map a slot into memory")?;
         let listener = event.target.listener();
         let inode = event.key.inode;
         let owners = match &event.caller {
@@ -306,7 +308,8 @@ impl Trace {
             if self.aggregator.knows(slot) {
                 continue;
             }
-            if let Some(bytes) = self.host.kernel.first_record(slot) {
+            let first = self.host.kernel.first_record(slot).context("read the key of a slot")?;
+            if let Some(bytes) = first {
                 self.take(decode::record(&bytes), sink)?;
             }
         }

@@ -4,6 +4,7 @@
 //! records, only a tick a second wakes it up.
 
 mod clock;
+mod follow;
 mod host;
 mod investigate;
 mod polled;

@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use crate::model::{Acceptor, Behaviour, BootTime, Thread, ThreadState};
+use crate::model::{
+    Acceptor, Behaviour, BootTime, FailureSample, QueueSample, Thread, ThreadState,
+};
 
 /// A failed call costs a fifth of a microsecond: nobody who waits in between makes so many.
 const BUSY_PER_SECOND: f64 = 1000.0;
@@ -10,24 +12,6 @@ const BUSY_PER_SECOND: f64 = 1000.0;
 const WHOLE_CORE: f64 = 0.9;
 /// No program known waits longer than a second before it tries again.
 const GAVE_UP: Duration = Duration::from_secs(10);
-
-/// How many calls had failed by then.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct FailureSample {
-    /// That moment.
-    pub at: BootTime,
-    /// Failures since the beginning.
-    pub count: u64,
-}
-
-/// How many connections waited then.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct QueueSample {
-    /// That moment.
-    pub at: BootTime,
-    /// Length of the accept queue.
-    pub length: u32,
-}
 
 /// What is known of an acceptor.
 #[derive(Clone, Copy, Debug, Default)]

@@ -2,12 +2,12 @@
 //! in which to act.
 
 use super::{
-    Failed, HeldFacts, LimitFacts, QueueFacts, QueueSample, episode::in_order, held, limits, queue,
+    Failed, HeldFacts, LimitFacts, QueueFacts, episode::in_order, held, limits, queue,
     slow_acceptor,
 };
 use crate::model::{
     Acceptor, Cause, Census, Certainty, Diagnosis, Errno, Limit, ListenerReport, OwnerFds, Process,
-    Provenance, Risk, Verdict,
+    Provenance, QueueSample, Risk, Verdict,
 };
 
 /// With fewer descriptors than this, what they are is nobody's concern unless they run out.

@@ -2,12 +2,12 @@
 
 use super::{
     accept_fails, backlog,
-    behaviour::QueueSample,
     evidence::{count, from, rate},
     slow_acceptor,
 };
 use crate::model::{
     AcceptQueue, Acceptor, Backlog, Cause, Certainty, Diagnosis, Errno, Listener, Process,
+    QueueSample,
 };
 
 /// What is known of a listener whose queue overflows.

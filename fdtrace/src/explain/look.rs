@@ -3,7 +3,7 @@
 use std::{io, path::Path, thread, time::Duration};
 
 use crate::{
-    diagnose::{AcceptFacts, ExplainFacts, QueueSample, behaviour, explain},
+    diagnose::{AcceptFacts, ExplainFacts, behaviour, explain},
     enrich::{
         Worker,
         acceptor::{self, WINDOW},
@@ -11,7 +11,10 @@ use crate::{
         host_listeners, provenance,
     },
     listeners,
-    model::{Acceptor, Explanation, ListenerReport, ListeningSocket, OwnerFds, Process, ProcessId},
+    model::{
+        Acceptor, Explanation, ListenerReport, ListeningSocket, OwnerFds, Process, ProcessId,
+        QueueSample,
+    },
 };
 
 /// Of a queue that is filling: so many looks, so far apart. A burst is over sooner.

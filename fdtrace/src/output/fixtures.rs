@@ -93,6 +93,10 @@ pub(super) fn opened() -> EpisodeReport {
         queue: Some(AcceptQueue { length: 61, limit: 128 }),
         backlog: None,
         refused: None,
+        clients: None,
+        inodes: vec![77],
+        failures: Vec::new(),
+        cause: None,
     }
 }
 

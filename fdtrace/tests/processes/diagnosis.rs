@@ -118,7 +118,7 @@ fn of_queue(holder: &Holder) -> Vec<Diagnosis> {
         unit: None,
         container: None,
     };
-    let samples = [129, 129, 129, 129].map(|length| fdtrace::diagnose::QueueSample {
+    let samples = [129, 129, 129, 129].map(|length| fdtrace::model::QueueSample {
         at: fdtrace::model::BootTime::default(),
         length,
     });

@@ -91,6 +91,11 @@ impl Netstat {
 
     /// The counters now.
     pub(super) fn read(&self, buffer: &mut Vec<u8>) -> io::Result<Counters> {
+        counters::parse(self.text(buffer)?).ok_or_else(|| io::ErrorKind::InvalidData.into())
+    }
+
+    /// The two lines of TcpExt, and what came with them.
+    pub(super) fn text<'a>(&self, buffer: &'a mut Vec<u8>) -> io::Result<&'a str> {
         buffer.resize(MOST_NETSTAT, 0);
         let mut length = 0;
         // One read gives all there is; the next one would have the kernel add it up again.
@@ -101,8 +106,7 @@ impl Netstat {
                 read => length += read,
             }
         }
-        let text = str::from_utf8(&buffer[..length]).ok();
-        text.and_then(counters::parse).ok_or_else(|| io::ErrorKind::InvalidData.into())
+        str::from_utf8(&buffer[..length]).map_err(|_| io::ErrorKind::InvalidData.into())
     }
 }
 

@@ -7,6 +7,7 @@
 
 mod counters;
 pub(super) mod facts;
+mod handshakes;
 pub(super) mod look;
 #[cfg(test)]
 mod tests;
@@ -24,7 +25,7 @@ use self::{
     counters::Counters,
     look::{Members, Netstat},
 };
-use crate::model::Pid;
+use crate::model::{Handshakes, Pid};
 
 /// Namespaces watched at once.
 const MOST_WATCHED: usize = 1024;
@@ -210,6 +211,24 @@ impl Namespaces {
             req_q_full_do_cookies: of.req_q_full_do_cookies,
         };
         growth.into_iter().map(delta).collect()
+    }
+
+    /// What became of the SYNs of a namespace since it was made.
+    #[must_use]
+    pub fn handshakes(&mut self, netns: u32) -> Handshakes {
+        let Some(watched) = self.watched.get(&netns) else { return Handshakes::default() };
+        let snmp = handshakes::snmp(&self.root, netns, &watched.members);
+        let netstat = watched.netstat.text(&mut self.buffer);
+        netstat.map_or_else(
+            |_| Handshakes::default(),
+            |netstat| handshakes::parse(netstat, snmp.as_deref()),
+        )
+    }
+
+    /// A process that was in a namespace lately: a way to enter it.
+    #[must_use]
+    pub fn member(&self, netns: u32) -> Option<Pid> {
+        self.watched.get(&netns)?.members.first().copied()
     }
 
     /// Settings of a namespace, not older than ten seconds.

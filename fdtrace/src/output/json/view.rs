@@ -72,6 +72,8 @@ struct Episode<'a> {
     first: String,
     last: String,
     duration_s: f64,
+    cause: Option<&'static str>,
+    certainty: Option<&'static str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     outcome: Option<&'static str>,
 }
@@ -262,6 +264,8 @@ impl<'a> Episode<'a> {
             first: date(report.first, clock),
             last: date(report.last, clock),
             duration_s: seconds(report.last.since(report.first)),
+            cause: report.cause.map(|known| known.cause.name()),
+            certainty: report.cause.map(|known| known.certainty.name()),
             outcome: report.outcome().map(Outcome::name),
         }
     }

@@ -10,6 +10,8 @@ use crate::model::{
 const BUSY_PER_SECOND: f64 = 1000.0;
 /// One core, but for what the rest of the host takes of it.
 const WHOLE_CORE: f64 = 0.9;
+/// And there is no pause so long.
+const STORM: Duration = Duration::from_secs(1);
 /// No program known waits longer than a second before it tries again.
 const GAVE_UP: Duration = Duration::from_secs(10);
 
@@ -95,6 +97,10 @@ fn busy(facts: &AcceptFacts<'_>) -> Option<Behaviour> {
     let failed = last.count.saturating_sub(first.count) as f64;
     let per_second = failed / lasting.as_secs_f64();
     let cpu = facts.acceptor.and_then(|acceptor| acceptor.threads.first()?.cpu);
+    // It does so now: a storm that is over was something else.
+    if facts.now.since(last.at) >= STORM {
+        return None;
+    }
     // A flood of clients makes many failures too, of an acceptor that sleeps in between.
     let is_idle = cpu.is_some_and(|cpu| cpu < 0.1);
     (lasting >= Duration::from_millis(100) && per_second >= BUSY_PER_SECOND && !is_idle)

@@ -141,6 +141,7 @@ fn of_queue(facts: &EpisodeFacts<'_>) -> Vec<Diagnosis> {
         samples: &facts.lately.queue,
         acceptors: facts.acceptor.map(std::slice::from_ref).unwrap_or_default(),
         accept_fails: None,
+        provenance: facts.provenance,
         refused_per_second: None,
         own_netns: facts.own_netns,
     })

@@ -158,6 +158,7 @@ fn of_queue(facts: &ExplainFacts<'_>) -> Vec<Diagnosis> {
         samples: facts.samples,
         acceptors: facts.acceptors,
         accept_fails: fails.then_some(Errno::EMFILE),
+        provenance: facts.provenance,
         refused_per_second: None,
         own_netns: facts.own_netns,
     })

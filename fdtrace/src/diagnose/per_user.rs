@@ -1,7 +1,7 @@
 //! EMFILE of inotify_init and ENFILE of pipe: a user has all there is for it, whatever the process's
 //! limit of descriptors.
 
-use super::{LimitFacts, remedy, words::name};
+use super::{LimitFacts, evidence::several, remedy, words::name};
 use crate::model::{Cause, Certainty, Diagnosis, Evidence, Sysctl, UserHoldings, Value};
 
 /// Each pipe has so many pages, unless it was told otherwise (fs/pipe.c PIPE_DEF_BUFFERS, v6.18).
@@ -65,7 +65,7 @@ pub(super) fn pipes(facts: &LimitFacts<'_>) -> Diagnosis {
             not: "file handles of the host are not in question",
             each: PAGES,
             target: sysctl.value.unwrap_or(0).saturating_mul(4).max(65_536),
-            // The kernel side saw that nothing else refused it.
+            // File handles were free, and there is nothing else that a pipe fails for but memory.
             is_certain: sysctl.value.is_some_and(|most| most > 0),
         },
     )
@@ -95,7 +95,7 @@ fn diagnose(facts: &LimitFacts<'_>, limit: &Limit<'_>) -> Diagnosis {
     let has = if limit.is_certain { "has" } else { "had, it seems," };
     let by = facts.held.map_or_else(String::new, |held| by_whom(held, limit));
     let why = format!(
-        "{}{of} failed: {user} {has} as many {} as {}{value} allows{by}; {}",
+        "{}{of} failed: {user} {has} as many {} as {}{value} allows, and {}{by}",
         limit.call, limit.what, limit.key, limit.not
     );
     Diagnosis {
@@ -108,27 +108,33 @@ fn diagnose(facts: &LimitFacts<'_>, limit: &Limit<'_>) -> Diagnosis {
     }
 }
 
-/// `: code[4711] has 90, node[812] 30, and 4 others the rest`
+/// `. 128 were found: code[4711] has 90, node[812] 30, and 4 more processes the rest`
 fn by_whom(held: &UserHoldings, limit: &Limit<'_>) -> String {
-    if held.holders.is_empty() {
-        return String::new();
-    }
     let mut holders: Vec<String> = held
         .holders
         .iter()
         .map(|holder| format!("{}[{}] {}", holder.comm.to_text(), holder.pid, holder.count))
         .collect();
+    if let Some(first) = holders.first_mut()
+        && let Some((name, count)) = first.rsplit_once(' ')
+    {
+        *first = format!("{name} has {count}");
+    }
     let others = held.holder_count.saturating_sub(holders.len() as u64);
     if others > 0 {
-        holders.push(format!("{others} more processes the rest"));
+        holders.push(format!("{} the rest", several(others, "other process", "other processes")));
     }
-    let at_least = if held.is_complete { "" } else { "at least " };
-    let pipes = if limit.each > 1 {
-        format!(", in {at_least}{} pipes of mostly {} pages", held.count, limit.each)
+    let what = if limit.each > 1 {
+        format!("pipes, mostly of {} pages,", limit.each)
     } else {
-        String::new()
+        limit.what.to_owned()
     };
-    format!("{pipes}. Most are held by {}", holders.join(", "))
+    let least = if held.is_complete { "" } else { "at least " };
+    let holders = holders.join(", ");
+    if holders.is_empty() {
+        return String::new();
+    }
+    format!(". Of {least}{} {what} found, {holders}", held.count)
 }
 
 fn evidence(held: Option<&UserHoldings>, limit: &Limit<'_>) -> Vec<Evidence> {

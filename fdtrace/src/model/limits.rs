@@ -164,7 +164,14 @@ impl SystemLimits {
             (Errno::ENFILE, _) if door == Door::IoUringAcceptDirect => Some(Ceiling::IoUringTable),
             (Errno::ENFILE, _) => {
                 let FileHandles { used, max } = self.handles?;
-                (used >= max).then_some(Ceiling::FileMax(max))
+                let is_pipe = matches!(door, Door::Call("pipe" | "pipe2"));
+                match self.pipe_pages {
+                    _ if used >= max => Some(Ceiling::FileMax(max)),
+                    // The only other reason that a pipe has, but for memory (fs/pipe.c
+                    // alloc_pipe_info, create_pipe_files, v6.18).
+                    Some(most) if is_pipe && most > 0 => Some(Ceiling::PipePages(Some(most))),
+                    _ => None,
+                }
             }
             _ => None,
         }
@@ -249,6 +256,14 @@ mod tests {
         assert_eq!(direct, Some(Ceiling::IoUringTable));
         let roomy = SystemLimits { handles: Some(FileHandles { used: 1, max: 500 }), ..host };
         assert_eq!(roomy.ceiling(Door::Accept, system, None, &full), None);
+        let pipe = Door::Call("pipe2");
+        let pages = Some(Ceiling::PipePages(Some(64)));
+        assert_eq!(roomy.ceiling(pipe, system, None, &full), pages);
+        let without = SystemLimits { pipe_pages: Some(0), ..roomy };
+        assert_eq!(without.ceiling(pipe, system, None, &full), None);
+        assert_eq!(without.ceiling(pipe, system, Some(Met::PipePages), &full), {
+            Some(Ceiling::PipePages(Some(0)))
+        });
         assert_eq!(met(Door::Accept, Errno::ENOMEM, None, full), None);
     }
 }

@@ -233,6 +233,7 @@ async fn look(mut job: Job, takes_census: bool, sender: UnboundedSender<Found>) 
     let report = &job.report;
     let lead = report.owners.first().map(|owner| owner.id);
     let is_call = report.failure.errno().is_some() && job.round == Round::First;
+    let is_queue = matches!(report.failure, Failure::AcceptQueueFull { .. });
     let (mut of_limit, mut of_user, mut of_fds, mut of_threads) = (None, None, None, None);
     if is_about_syns(report.failure) {
         let listener = report.target.listener();
@@ -243,7 +244,7 @@ async fn look(mut job: Job, takes_census: bool, sender: UnboundedSender<Found>) 
         }
     } else if let Some(lead) = lead {
         // All at once: each is a thread.
-        let limit = is_call.then(|| provenance::start(PathBuf::from("/"), lead.pid));
+        let limit = (is_call || is_queue).then(|| provenance::start(PathBuf::from("/"), lead.pid));
         let per_user = per_user(report).filter(|_| is_call);
         let user = per_user.map(|what| holdings(PathBuf::from(PROC), lead.pid, what));
         let fds = takes_census

@@ -130,6 +130,7 @@ fn of_queue(holder: &Holder) -> Vec<Diagnosis> {
         samples: &samples,
         acceptors: &[threads(holder)],
         accept_fails: None,
+        provenance: None,
         refused_per_second: None,
         own_netns: None,
     })

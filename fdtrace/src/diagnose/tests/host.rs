@@ -94,8 +94,9 @@ fn who_holds_what_a_user_has_only_so_many_of() {
     assert_eq!(
         found.why,
         "inotify_init of web[600] failed: user 1000 has as many inotify instances as \
-         fs.inotify.max_user_instances (128) allows. Most are held by code[4711] 90, web[600] 30, \
-         4 more processes the rest; its limit of descriptors is not in question"
+         fs.inotify.max_user_instances (128) allows, and its limit of descriptors is not in \
+         question. Of 128 inotify instances found, code[4711] has 90, web[600] 30, 4 other \
+         processes the rest"
     );
     assert_eq!(commands(&found)[0], "sysctl -w fs.inotify.max_user_instances=1024");
     let found = of(Failed::InotifyInstance, &held(90, false));
@@ -106,8 +107,8 @@ fn who_holds_what_a_user_has_only_so_many_of() {
     assert_eq!(
         found.why,
         "pipe of web[600] failed: user 1000 has as many pages of pipes as fs.pipe-user-pages-hard \
-         (64) allows, in 4 pipes of mostly 16 pages. Most are held by code[4711] 90, web[600] 30, \
-         4 more processes the rest; file handles of the host are not in question"
+         (64) allows, and file handles of the host are not in question. Of 4 pipes, mostly of 16 \
+         pages, found, code[4711] has 90, web[600] 30, 4 other processes the rest"
     );
     assert_eq!(commands(&found)[0], "sysctl -w fs.pipe-user-pages-hard=65536");
 }

@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use super::{
-    AcceptFacts, Failed, HeldFacts, LimitFacts, QueueFacts, SynFacts, held, limits, queue, retries,
-    syn_flood,
+    AcceptFacts, Failed, HeldFacts, LimitFacts, QueueFacts, SynFacts, backlog, held, limits, queue,
+    retries, syn_flood,
 };
 use crate::model::{
     Acceptor, Backlog, BootTime, Cause, Ceiling, Census, Certainty, Diagnosis, EpisodeReport,
@@ -123,20 +123,22 @@ pub(super) fn in_order(of_limit: Vec<Diagnosis>, of_use: Vec<Diagnosis>) -> Vec<
 }
 
 fn of_queue(facts: &EpisodeFacts<'_>) -> Vec<Diagnosis> {
-    let report = facts.report;
-    let (Some(listener), Some(full)) = (report.target.listener(), report.queue) else {
-        return Vec::new();
-    };
+    let Some(queue_facts) = queue_facts(facts) else { return Vec::new() };
     // Nobody accepts: no queue is long enough for that.
     let gave_up =
         facts.lately.behaviour(facts).filter(|diagnosis| diagnosis.cause == Cause::GaveUp);
     if let Some(gave_up) = gave_up {
         return vec![gave_up];
     }
-    queue(&QueueFacts {
-        listener,
+    queue(&queue_facts)
+}
+
+fn queue_facts<'a>(facts: &EpisodeFacts<'a>) -> Option<QueueFacts<'a>> {
+    let report = facts.report;
+    Some(QueueFacts {
+        listener: report.target.listener()?,
         owners: &report.owners,
-        queue: full,
+        queue: report.queue?,
         backlog: report.backlog.unwrap_or(Backlog { requested: None, somaxconn: None }),
         samples: &facts.lately.queue,
         acceptors: facts.acceptor.map(std::slice::from_ref).unwrap_or_default(),
@@ -156,7 +158,7 @@ fn of_syn_queue(facts: &EpisodeFacts<'_>) -> Vec<Diagnosis> {
     }
     let is_dropped = report.failure == Failure::SynQueueFull;
     let dropped = if is_dropped { report.count } else { 0 };
-    vec![syn_flood(&SynFacts {
+    let mut found = syn_flood(&SynFacts {
         lasting,
         cookies_sent: report.count - dropped,
         dropped,
@@ -169,5 +171,13 @@ fn of_syn_queue(facts: &EpisodeFacts<'_>) -> Vec<Diagnosis> {
         netns: report.target.listener().and_then(|listener| listener.netns),
         own_netns: facts.own_netns,
         owner: report.owners.first(),
-    })]
+    });
+    if found.cause == Cause::BacklogTooSmall
+        && let Some(backlog) = queue_facts(facts).and_then(|queue| backlog::diagnose(&queue))
+    {
+        // The SYN queue has the limit of the accept queue (include/net/inet_connection_sock.h
+        // inet_csk_reqsk_queue_is_full, v6.18).
+        found.remedies = backlog.remedies;
+    }
+    vec![found]
 }

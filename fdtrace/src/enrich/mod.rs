@@ -8,7 +8,9 @@
 pub mod acceptor;
 pub mod census;
 mod cgroup;
+mod clock;
 pub mod find;
+mod mounts;
 mod netns;
 mod owners;
 mod parse;
@@ -22,6 +24,7 @@ mod user;
 mod worker;
 
 pub use cgroup::{Placement, placement};
+pub use clock::{boot_time, read_clocks};
 pub use netns::{Namespaces, NetnsDelta, NetnsFacts};
 pub use owners::{Owner, Owners, owners_now, same_process};
 pub use processes::Processes;

@@ -56,7 +56,10 @@ fn look(
         }
         let Some(count) = count(&dir, what, &mut pipes, go_on) else {
             found.is_complete = false;
-            if go_on() { continue } else { break }
+            if go_on() {
+                continue;
+            }
+            break;
         };
         if count > 0 {
             found.count += count;

@@ -113,14 +113,8 @@ pub struct EpisodeReport {
 pub struct DiagnosisReport {
     /// When.
     pub at: BootTime,
-    /// The episode: as in [`EpisodeReport::owners`].
-    pub owners: Vec<Process>,
-    /// The same.
-    pub target: Target,
-    /// The same.
-    pub door: Door,
-    /// The same.
-    pub failure: Failure,
+    /// The episode, as it was when somebody looked.
+    pub episode: EpisodeReport,
     /// The first is the one to act on; never empty.
     pub diagnoses: Vec<Diagnosis>,
 }

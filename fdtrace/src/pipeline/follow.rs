@@ -99,7 +99,7 @@ impl Follow {
         }
         let same = self.episodes.iter_mut().find(|followed| followed.is(report));
         if let Some(followed) = same.filter(|_| report.phase != Phase::Opened) {
-            followed.report = Box::new(report.clone());
+            *followed.report = report.clone();
         }
     }
 
@@ -119,7 +119,7 @@ impl Follow {
             }
             followed.looks += 1;
             if let Some(report) = aggregator.stands(&followed.report, now, host) {
-                followed.report = Box::new(report);
+                *followed.report = report;
             }
             let lately = followed.lately(now, &self.failed, host);
             let is_last = followed.looks == LOOKS.len();

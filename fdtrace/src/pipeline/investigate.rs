@@ -202,8 +202,7 @@ impl Investigations {
         if round == Round::First || report.failure.is_refusal() {
             told.cause = Some(first);
         }
-        let EpisodeReport { owners, target, door, failure, .. } = *report;
-        Some(DiagnosisReport { at, owners, target, door, failure, diagnoses })
+        Some(DiagnosisReport { at, episode: *report, diagnoses })
     }
 }
 

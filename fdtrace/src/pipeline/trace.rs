@@ -10,7 +10,6 @@ use fdtrace_common::{Counter, Lost};
 
 use super::{
     Config, Stop,
-    clock::{boot_time, read_clocks},
     host::{Live, PROC, slot_count},
     investigate::{Found, Investigations},
     polled::Poller,
@@ -20,7 +19,7 @@ use super::{
 use crate::{
     aggregate::{Aggregator, Settings},
     decode::{self, DecodeError},
-    enrich::{Namespaces, owners_now},
+    enrich::{Namespaces, boot_time, owners_now, read_clocks},
     kernel::{Kernel, Refused},
     model::{
         BootTime, Event, FailureEvent, LostCount, LostKind, LostReport, ProbeReport, Process,

@@ -20,9 +20,9 @@ fn facts(returned: Option<u64>, clients: u64, tcp_syncookies: Option<u8>) -> Syn
     }
 }
 
-fn half(requests: u64, unanswered: u64, addresses: u64, most: u64) -> Option<HalfOpen> {
+fn half(requests: u64, unanswered: u64, addresses: u64, most: u64) -> HalfOpen {
     let busiest = Some((IpAddr::V4(Ipv4Addr::new(203, 0, 113, 9)), most));
-    Some(HalfOpen { requests, unanswered, addresses, busiest })
+    HalfOpen { requests, unanswered, addresses, busiest }
 }
 
 #[test]
@@ -35,14 +35,14 @@ fn who_completes_decides() {
         (Some(5_000), 9_000, None, Cause::BacklogTooSmall, Certainty::Likely),
         (None, 9_000, None, Cause::Unknown, Certainty::Likely),
         // Of the requests in the queue, too few to tell.
-        (None, 9_000, half(15, 15, 15, 1), Cause::Unknown, Certainty::Likely),
-        (None, 9_000, half(129, 120, 100, 2), Cause::SynFlood, Certainty::Likely),
+        (None, 9_000, Some(half(15, 15, 15, 1)), Cause::Unknown, Certainty::Likely),
+        (None, 9_000, Some(half(129, 120, 100, 2)), Cause::SynFlood, Certainty::Likely),
         // Real clients are among them.
-        (Some(3_000), 9_000, half(129, 120, 100, 2), Cause::SynFlood, Certainty::Likely),
-        (Some(9_000), 9_000, half(129, 129, 100, 2), Cause::Unknown, Certainty::Likely),
-        (Some(9_000), 9_000, half(129, 2, 100, 2), Cause::BacklogTooSmall, Certainty::Likely),
+        (Some(3_000), 9_000, Some(half(129, 120, 100, 2)), Cause::SynFlood, Certainty::Likely),
+        (Some(9_000), 9_000, Some(half(129, 129, 100, 2)), Cause::Unknown, Certainty::Likely),
+        (Some(9_000), 9_000, Some(half(129, 2, 100, 2)), Cause::BacklogTooSmall, Certainty::Likely),
         // They answer, and yet nobody completes: their answers are lost, for one.
-        (Some(0), 9_000, half(129, 2, 100, 2), Cause::Unknown, Certainty::Likely),
+        (Some(0), 9_000, Some(half(129, 2, 100, 2)), Cause::Unknown, Certainty::Likely),
     ];
     for (returned, clients, half_open, cause, certainty) in cases {
         let facts = SynFacts { half_open, ..facts(returned, clients, Some(1)) };
@@ -63,11 +63,11 @@ fn who_completes_decides() {
 #[test]
 fn where_it_comes_from() {
     let of = |half_open| syn_flood(&SynFacts { half_open, ..facts(Some(0), 9_000, Some(1)) });
-    let spread = of(half(129, 120, 100, 2)).why;
+    let spread = of(Some(half(129, 120, 100, 2))).why;
     let end = "of 129 half-open requests, from 100 addresses, 120 have not answered for a second or \
                longer";
     assert!(spread.ends_with(end), "{spread}");
-    let one = of(half(129, 120, 3, 110));
+    let one = of(Some(half(129, 120, 3, 110)));
     assert!(one.why.contains("110 of them 203.0.113.9's, 120 have not"), "{}", one.why);
 }
 
@@ -84,9 +84,9 @@ fn without_cookies_the_connections_of_the_namespace_tell() {
     let cases = [
         (0, 400, None, Cause::SynFlood, Certainty::Certain),
         // Those of other listeners.
-        (300, 400, half(129, 129, 90, 1), Cause::SynFlood, Certainty::Likely),
+        (300, 400, Some(half(129, 129, 90, 1)), Cause::SynFlood, Certainty::Likely),
         (300, 400, None, Cause::Unknown, Certainty::Likely),
-        (150, 400, half(129, 0, 90, 1), Cause::BacklogTooSmall, Certainty::Likely),
+        (150, 400, Some(half(129, 0, 90, 1)), Cause::BacklogTooSmall, Certainty::Likely),
         (900, 400, None, Cause::BacklogTooSmall, Certainty::Likely),
         (900, 0, None, Cause::Unknown, Certainty::Likely),
     ];

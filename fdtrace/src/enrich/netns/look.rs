@@ -1,9 +1,9 @@
 //! Which network namespaces there are, and who is in them.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::BTreeMap,
     fs::{self, File},
-    io::{self, Read},
+    io,
     os::unix::fs::FileExt,
     path::Path,
 };
@@ -14,8 +14,6 @@ use crate::model::Pid;
 /// Members by the namespace's inode number.
 pub(in crate::enrich) type Members = BTreeMap<u32, Vec<Pid>>;
 
-/// A host with thousands of containers has megabytes of mounts.
-const MOST_MOUNTS: u64 = 16 * 1024 * 1024;
 /// `netstat` has two lines for TcpExt, first of all; they are 3 KiB today.
 const MOST_NETSTAT: usize = 64 * 1024;
 
@@ -44,27 +42,6 @@ pub(in crate::enrich) fn netns_of(root: &Path, process: &str) -> Option<u32> {
 
 fn netns(link: &str) -> Option<u32> {
     link.strip_prefix("net:[")?.strip_suffix(']')?.parse().ok()
-}
-
-/// Namespaces that are mounted, and so live without a process: as by `ip netns add`.
-pub(super) fn mounted(root: &Path) -> BTreeSet<u32> {
-    let mut mounted = BTreeSet::new();
-    // fdtrace may have mounts of its own, when a service manager starts it.
-    for process in ["1", "self"] {
-        let Ok(file) = File::open(root.join(process).join("mountinfo")) else {
-            continue;
-        };
-        let mut bytes = Vec::new();
-        // What was read is of use even if there was an error after it.
-        let _ = file.take(MOST_MOUNTS).read_to_end(&mut bytes);
-        // proc_pid_mountinfo(5): the fourth field is the root of the mount, here the link's text.
-        let roots = bytes.split(|byte| *byte == b'\n').filter_map(|line| {
-            let field = line.split(|byte| *byte == b' ').nth(3)?;
-            netns(str::from_utf8(field).ok()?)
-        });
-        mounted.extend(roots);
-    }
-    mounted
 }
 
 /// The open `netstat` of a namespace: it stays that namespace's, whoever leaves it, and keeps it

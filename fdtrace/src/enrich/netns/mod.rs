@@ -25,6 +25,7 @@ use self::{
     counters::Counters,
     look::{Members, Netstat},
 };
+use super::mounts;
 use crate::model::{Handshakes, Pid};
 
 /// Namespaces watched at once.
@@ -264,8 +265,11 @@ impl Namespaces {
         let left = |netns: &u32| !members.contains_key(netns);
         let gone: Vec<u32> = self.watched.keys().copied().filter(left).collect();
         // A host's mounts are long, and seldom of use.
-        let mounted =
-            if is_first || !gone.is_empty() { look::mounted(&self.root) } else { BTreeSet::new() };
+        let mounted = if is_first || !gone.is_empty() {
+            mounts::namespaces(&self.root).into_keys().collect()
+        } else {
+            BTreeSet::new()
+        };
         for netns in gone {
             if !mounted.contains(&netns) {
                 self.let_go(netns);

@@ -6,11 +6,14 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use super::{TcpListeners, accept_queues, mounts, proc_listeners, tcp_listeners, unix_listeners};
+use super::{TcpListeners, accept_queues, proc_listeners, tcp_listeners, unix_listeners};
 use crate::{
-    enrich::netns::{
-        facts::{NetnsFacts, inside},
-        look,
+    enrich::{
+        mounts,
+        netns::{
+            facts::{NetnsFacts, inside},
+            look,
+        },
     },
     model::{ListeningSocket, Pid},
 };

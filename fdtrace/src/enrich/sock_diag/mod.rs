@@ -9,7 +9,6 @@ mod dump;
 mod half_open;
 mod host;
 mod inet;
-mod mounts;
 mod proc_net;
 #[cfg(test)]
 mod tests;

@@ -8,6 +8,7 @@ mod host;
 mod investigate;
 mod polled;
 mod reconcile;
+mod told;
 mod trace;
 mod watch;
 

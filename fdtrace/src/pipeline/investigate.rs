@@ -5,7 +5,7 @@ use std::{
     collections::{HashMap, VecDeque},
     io,
     path::PathBuf,
-    time::{Duration, Instant},
+    time::Instant,
 };
 
 use tokio::sync::mpsc::{self, UnboundedReceiver, UnboundedSender};
@@ -13,15 +13,15 @@ use tokio::sync::mpsc::{self, UnboundedReceiver, UnboundedSender};
 use super::{
     follow::{Due, Follow},
     host::{Live, PROC},
+    told::{Round, Told},
 };
 use crate::{
     aggregate::Aggregator,
     diagnose::{self, EpisodeFacts, Lately},
     enrich::{acceptor, census, half_open, holdings, provenance},
     model::{
-        Acceptor, BootTime, Cause, Ceiling, Census, Certainty, Diagnosis, DiagnosisReport,
-        EpisodeReport, Failure, FdSample, Known, PerUser, Phase, ProcessId, Provenance, Target,
-        UserHoldings,
+        Acceptor, BootTime, Ceiling, Census, Diagnosis, DiagnosisReport, EpisodeReport, Failure,
+        FdSample, Known, PerUser, Phase, ProcessId, Provenance, Target, UserHoldings,
     },
 };
 
@@ -29,8 +29,6 @@ use crate::{
 const MOST_AT_ONCE: usize = 4;
 /// And so many wait. Of a host on which more processes fail than that, the first ones tell enough.
 const MOST_WAITING: usize = 64;
-/// An episode like one before is not diagnosed again so soon: it would say the same.
-const AGAIN_AFTER: Duration = Duration::from_secs(600);
 /// Episodes that are remembered for that.
 const MOST_REMEMBERED: usize = 4096;
 
@@ -53,21 +51,6 @@ struct Job {
     lately: Lately,
     /// How often it was looked at before.
     round: Round,
-}
-
-/// Which look at an episode it is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Round {
-    First,
-    Again,
-    Last,
-}
-
-/// What was told of an episode, and of those like it.
-struct Told {
-    at: Instant,
-    cause: Option<Known>,
-    all: Vec<Known>,
 }
 
 /// Looking into episodes.
@@ -128,23 +111,22 @@ impl Investigations {
     /// Why an episode like that happens, where that was told.
     pub(super) fn cause(&self, report: &EpisodeReport) -> Option<Known> {
         let told = self.told.get(&about(report))?;
-        told.cause.filter(|_| told.at.elapsed() < AGAIN_AFTER || report.phase != Phase::Opened)
+        told.cause().filter(|_| told.is_recent() || report.phase != Phase::Opened)
     }
 
     fn is_new(&mut self, report: &EpisodeReport) -> bool {
         let now = Instant::now();
-        let is_recent = |told: &Told| now.duration_since(told.at) < AGAIN_AFTER;
         if self.told.len() >= MOST_REMEMBERED {
-            self.told.retain(|_, told| is_recent(told));
+            self.told.retain(|_, told| told.is_recent());
         }
         let about = about(report);
-        if self.told.get(&about).is_some_and(is_recent)
+        if self.told.get(&about).is_some_and(Told::is_recent)
             || self.told.len() >= MOST_REMEMBERED
             || self.waiting.len() >= MOST_WAITING
         {
             return false;
         }
-        self.told.insert(about, Told { at: now, cause: None, all: Vec::new() });
+        self.told.insert(about, Told::nothing(now));
         true
     }
 
@@ -185,34 +167,12 @@ impl Investigations {
         own_netns: Option<u32>,
     ) -> Option<DiagnosisReport> {
         let round = found.job.round;
-        let mut diagnoses = found.diagnoses(own_netns);
+        let diagnoses = found.diagnoses(own_netns);
         let report = found.job.report;
         let told = self.told.get_mut(&about(&report))?;
-        // What is not known yet may be so at the next look.
-        let is_settled = |diagnosis: &Diagnosis| {
-            diagnosis.cause != Cause::Unknown || round == Round::First || told.all.is_empty()
-        };
-        diagnoses.retain(|diagnosis| is_settled(diagnosis) && !told.says(diagnosis.known()));
-        if is_about_syns(report.failure) && round == Round::Again {
-            diagnoses.retain(|diagnosis| diagnosis.cause != Cause::Unknown);
-        }
-        let first = diagnoses.first()?.known();
-        told.all.extend(diagnoses.iter().map(Diagnosis::known));
-        // What an acceptor does about its failures is not why they happen.
-        if round == Round::First || report.failure.is_refusal() {
-            told.cause = Some(first);
-        }
+        let diagnoses = told.take(diagnoses, report.failure, round);
+        diagnoses.first()?;
         Some(DiagnosisReport { at, episode: *report, diagnoses })
-    }
-}
-
-impl Told {
-    /// Whether that was said before, or more.
-    fn says(&self, known: Known) -> bool {
-        self.all.iter().any(|told| {
-            told.cause == known.cause
-                && (told.certainty == known.certainty || told.certainty == Certainty::Certain)
-        })
     }
 }
 

@@ -157,17 +157,17 @@ fn spare_descriptor() {
     let port = u16::try_from(server.port()).unwrap();
     let clients = thread::spawn(move || {
         let end = Instant::now() + Duration::from_millis(7500);
-        let mut served = 0_u64;
+        let mut clients = 0_u64;
         // Irregular, as clients are.
         for pause in [150, 420, 230, 610].into_iter().cycle() {
             if Instant::now() >= end {
-                return served;
+                return clients;
             }
             drop(TcpStream::connect(("127.0.0.1", port)).unwrap());
-            served += 1;
+            clients += 1;
             thread::sleep(Duration::from_millis(pause));
         }
-        served
+        clients
     });
     let found = told(&mut fdtrace, server.pid(), "drains_while_failing");
     let connected = clients.join().unwrap();

@@ -125,15 +125,19 @@ fn by_whom(held: &UserHoldings, limit: &Limit<'_>) -> String {
         holders.push(format!("{} the rest", several(others, "other process", "other processes")));
     }
     let what = if limit.each > 1 {
-        format!("pipes, mostly of {} pages,", limit.each)
+        format!("pipes (mostly of {} pages)", limit.each)
     } else {
         limit.what.to_owned()
     };
     let least = if held.is_complete { "" } else { "at least " };
-    let holders = holders.join(", ");
+    if let [only] = &held.holders[..] {
+        let of = format!("{}[{}]", only.comm.to_text(), only.pid);
+        return format!(". All {least}{} {what} found are of {of}", held.count);
+    }
     if holders.is_empty() {
         return String::new();
     }
+    let holders = holders.join(", ");
     format!(". Of {least}{} {what} found, {holders}", held.count)
 }
 

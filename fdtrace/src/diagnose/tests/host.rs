@@ -107,8 +107,8 @@ fn who_holds_what_a_user_has_only_so_many_of() {
     assert_eq!(
         found.why,
         "pipe of web[600] failed: user 1000 has as many pages of pipes as fs.pipe-user-pages-hard \
-         (64) allows, and file handles of the host are not in question. Of 4 pipes, mostly of 16 \
-         pages, found, code[4711] has 90, web[600] 30, 4 other processes the rest"
+         (64) allows, and file handles of the host are not in question. Of 4 pipes (mostly of 16 \
+         pages) found, code[4711] has 90, web[600] 30, 4 other processes the rest"
     );
     assert_eq!(commands(&found)[0], "sysctl -w fs.pipe-user-pages-hard=65536");
 }

@@ -14,6 +14,7 @@ use crate::{Test, support::Fdtrace};
 pub(crate) const TESTS: &[Test] = &[
     ("a_flood_is_told_from_a_rush_of_clients", flood_and_herd),
     ("a_flood_without_cookies_is_told", flood_without_cookies),
+    ("a_queue_that_is_always_full_is_told_from_a_burst", always_or_burst),
 ];
 
 const COOKIE: &str = "syn_cookie_sent";
@@ -96,5 +97,31 @@ fn flood_without_cookies() {
     assert_eq!((&found["cause"], &found["certainty"]), (&json!("syn_flood"), &json!("certain")));
     let commands = found["remedies"][0]["command"].as_str().unwrap();
     assert!(commands.ends_with("sysctl -w net.ipv4.tcp_syncookies=1"), "{commands}");
+    fdtrace.stop();
+}
+
+/// Both at once: of one nobody takes the clients, of the other they are taken after a moment.
+fn always_or_burst() {
+    let mut fdtrace = Fdtrace::start(&[]);
+    let mut burst = Case::new("burst", 1, &[], &json!({ "backlog": 4, "then": ["serve"] }));
+    let always = Case::new("always", 1, &[], &json!({ "backlog": 4 }));
+    let _clients =
+        [&burst, &always].map(|case| Clients::knock(&case.network, &case.at("127.0.0.1"), 8));
+    thread::sleep(Duration::from_millis(300));
+    burst.server.go();
+    burst.server.done();
+    let slow = |report: &Value| {
+        let listener = &report["listener"];
+        listener["port"] == always.port()
+            && listener["netns"] == always.network.number()
+            && report["diagnoses"][0]["cause"] == "slow_acceptor"
+    };
+    let (_, told) = fdtrace.wait_for(slow, "slow_acceptor");
+    println!("  always: {}", told["diagnoses"][0]["why"]);
+    let surer = |report: &Value| {
+        report["listener"]["netns"] == burst.network.number() && report["certainty"] == "certain"
+    };
+    let (_, closed) = fdtrace.wait_for(surer, "a cause that is certain");
+    assert_eq!(closed["cause"], "backlog_too_small", "{closed:#}");
     fdtrace.stop();
 }

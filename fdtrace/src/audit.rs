@@ -5,7 +5,7 @@ use std::{io::Write, path::Path};
 use crate::{
     cli::AuditSettings,
     diagnose::{Group, groups, worst_first},
-    enrich::provenance,
+    enrich::{provenance, read_clocks},
     listeners::{self, Survey},
     model::{AuditReport, Audited, BootTime, Provenance},
     output::{Colour, audit_json, audit_text},
@@ -17,7 +17,7 @@ pub fn audit(
     colour: Colour,
     output: &mut dyn Write,
 ) -> anyhow::Result<bool> {
-    let clock = listeners::read_clocks();
+    let clock = read_clocks();
     let report = report(settings, clock.boot)?;
     let bytes = if settings.json {
         audit_json(&report, &clock)?

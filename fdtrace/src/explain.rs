@@ -13,7 +13,7 @@ use self::look::{Candidate, look};
 use crate::{
     cli::ExplainSettings,
     diagnose::verdict,
-    enrich::{Owner, find},
+    enrich::{Owner, find, read_clocks},
     listeners::{self, Survey},
     model::{
         BootTime, Bystander, ExplainReport, ListenerQuery, ListenerReport, Pid, Subject, Verdict,
@@ -33,7 +33,7 @@ pub fn explain(
     colour: Colour,
     output: &mut dyn Write,
 ) -> anyhow::Result<()> {
-    let clock = listeners::read_clocks();
+    let clock = read_clocks();
     let report = report(&settings.subject, clock.boot)?;
     let bytes = if settings.json {
         explain_json(&report, &clock)?

@@ -5,19 +5,17 @@ mod people;
 use std::{
     io::{self, Write},
     path::Path,
-    time::{Duration, SystemTime},
 };
 
 use anyhow::{Context as _, anyhow};
-use rustix::time::{ClockId, clock_gettime};
 
 pub(crate) use self::people::People;
 use crate::{
     cli::ListenersSettings,
-    enrich::{HostListeners, NetnsListeners, host_listeners},
+    enrich::{HostListeners, NetnsListeners, host_listeners, read_clocks},
     model::{
         BootTime, Listener, ListenerAddress, ListenerReport, ListenersReport, ListeningSocket,
-        Unseen, WallClock,
+        Unseen,
     },
     output::{Colour, listeners_json, listeners_text},
 };
@@ -162,11 +160,4 @@ pub(crate) fn tell(sees_all: bool, listeners: &[ListenerReport]) {
              (listeners without any: {ownerless}), nor are their network namespaces; run as root"
         );
     }
-}
-
-pub(crate) fn read_clocks() -> WallClock {
-    let boot = clock_gettime(ClockId::Boottime);
-    let seconds = u64::try_from(boot.tv_sec).unwrap_or(0);
-    let boot = BootTime(Duration::new(seconds, u32::try_from(boot.tv_nsec).unwrap_or(0)));
-    WallClock { boot, wall: SystemTime::now() }
 }

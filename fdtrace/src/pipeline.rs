@@ -3,12 +3,13 @@
 //! One task, one thread: a record is handled to the end before the next one is looked at. Besides
 //! records, only a tick a second wakes it up.
 
-mod clock;
+mod follow;
 mod host;
 mod investigate;
 mod polled;
 mod reconcile;
 mod tick;
+mod told;
 mod trace;
 mod watch;
 

@@ -11,8 +11,8 @@ use super::{
     subject::{Subject, SubjectId, SubjectKey},
 };
 use crate::model::{
-    Backlog, BootTime, Errno, Failure, FailureEvent, FdLimits, FdUsage, Filter, Phase, Process,
-    ProcessId, Report, SystemLimits, Total,
+    Backlog, BootTime, EpisodeReport, Errno, Failure, FailureEvent, FdLimits, FdUsage, Filter,
+    Phase, Process, ProcessId, Report, SystemLimits, Total,
 };
 
 /// The most lines the totals have. The oldest that are over are folded into one number.
@@ -200,6 +200,26 @@ impl Aggregator {
             reports.push(Report::Episode(Box::new(episode.finish(now, host))));
         }
         reports
+    }
+
+    /// An episode that was reported, as it stands now; `None` where it is over.
+    #[must_use]
+    pub fn stands(
+        &self,
+        reported: &EpisodeReport,
+        now: BootTime,
+        host: &impl Host,
+    ) -> Option<EpisodeReport> {
+        let is_call = reported.failure.errno().is_some();
+        let caller = reported.owners.first().filter(|_| is_call);
+        let key = SubjectKey {
+            process: caller.map(|owner| owner.id),
+            inode: None,
+            target: reported.target.clone(),
+            door: reported.door,
+            failure: reported.failure,
+        };
+        Some(self.episodes.get(&key)?.stands(Phase::Updated, now, host))
     }
 
     /// The totals the user asked for, most failures first.

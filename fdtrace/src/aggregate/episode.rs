@@ -1,7 +1,7 @@
 //! A run of failures: opened, lasting, closed.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeMap, BTreeSet, VecDeque},
     time::Duration,
 };
 
@@ -10,8 +10,8 @@ use super::{
     subject::{Subject, SubjectKey},
 };
 use crate::model::{
-    AcceptQueue, Backlog, BootTime, Ceiling, EpisodeReport, Errno, Failure, FdLimits, FdUsage,
-    FileHandles, Met, Outcome, Phase, Process, Refused, Target,
+    AcceptQueue, Backlog, BootTime, Ceiling, EpisodeReport, Errno, Failure, FailureSample,
+    FdLimits, FdUsage, FileHandles, Met, Outcome, Phase, Process, Refused, Target,
 };
 
 /// An episode of failed calls ends after so long without one: twice the longest pause after EMFILE
@@ -20,6 +20,9 @@ const QUIET: Duration = Duration::from_secs(2);
 /// One of refused clients after so long: a client that is stuck sends its SYN again after 1, 2, 4,
 /// 8 s (net/ipv4/tcp_timer.c, v6.18).
 const QUIET_REFUSED: Duration = Duration::from_secs(10);
+
+/// Counts that are remembered: records of one key are at least 100 ms apart.
+const MOST_SAMPLES: usize = 64;
 
 /// Ticks come about once a second: one that comes a little early is as good as the next one.
 const SLACK: Duration = Duration::from_millis(200);
@@ -41,9 +44,12 @@ pub(super) struct Episode {
     /// What ran out, as it was seen last.
     ceiling: Option<Ceiling>,
     handles: Option<FileHandles>,
-    /// Refused segments, and the slots that count their clients.
+    /// Refused segments, and the slots that count the clients of those and of SYNs that were
+    /// answered by cookies.
     refused: u64,
     refusing: BTreeSet<u32>,
+    /// The count over time.
+    failures: VecDeque<FailureSample>,
 }
 
 impl Episode {
@@ -68,6 +74,7 @@ impl Episode {
             handles: None,
             refused: 0,
             refusing: BTreeSet::new(),
+            failures: VecDeque::new(),
         };
         this.take(subject);
         this.look(host);
@@ -113,10 +120,25 @@ impl Episode {
         self.queue = subject.queue.or(self.queue);
         self.limits = subject.limits.or(self.limits);
         self.met = subject.met.or(self.met);
-        // A SYN answered by a cookie is not refused.
-        if self.key.failure.is_refusal() && self.key.failure.is_exhaustion() {
-            self.refused += new;
+        if self.key.failure.is_refusal() {
             self.refusing.extend(&subject.slots);
+            // A SYN answered by a cookie is not refused.
+            self.refused += if self.key.failure.is_exhaustion() { new } else { 0 };
+        }
+        if new > 0 {
+            self.remember();
+        }
+    }
+
+    fn remember(&mut self) {
+        let sample = FailureSample { at: self.last, count: self.count };
+        match self.failures.back_mut() {
+            // Counted by a tick, when a record had told of it.
+            Some(last) if last.at == sample.at => *last = sample,
+            _ => self.failures.push_back(sample),
+        }
+        if self.failures.len() > MOST_SAMPLES {
+            self.failures.pop_front();
         }
     }
 
@@ -178,10 +200,16 @@ impl Episode {
         now: BootTime,
         host: &impl Host,
     ) -> EpisodeReport {
-        let new = self.count - self.reported_count;
-        let period = now.since(self.reported_at);
+        let report = self.stands(phase, now, host);
         self.reported_count = self.count;
         self.reported_at = now;
+        report
+    }
+
+    /// The same without having been reported.
+    pub(super) fn stands(&self, phase: Phase, now: BootTime, host: &impl Host) -> EpisodeReport {
+        let new = self.count - self.reported_count;
+        let period = now.since(self.reported_at);
         let slots: Vec<_> = self.refusing.iter().copied().collect();
         // Polled refusals have no slots, and nobody saw their clients.
         let is_polled = slots.is_empty();
@@ -190,6 +218,8 @@ impl Episode {
             connections: if is_polled { None } else { host.refused_clients(&slots) },
             is_polled,
         });
+        let is_about_syns =
+            matches!(self.key.failure, Failure::SynQueueFull | Failure::SynCookieSent);
         EpisodeReport {
             at: now,
             phase,
@@ -208,6 +238,10 @@ impl Episode {
             queue: self.queue,
             backlog: self.backlog(host),
             refused,
+            clients: is_about_syns.then(|| host.refused_clients(&slots)).flatten(),
+            inodes: self.owners.keys().copied().collect(),
+            failures: self.failures.iter().copied().collect(),
+            cause: None,
         }
     }
 

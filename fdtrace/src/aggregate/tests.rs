@@ -137,6 +137,32 @@ fn only_episode(reports: Vec<Report>) -> EpisodeReport {
     episode(reports.into_iter().next().unwrap())
 }
 
+#[test]
+fn an_episode_as_it_stands_and_its_counts_over_time() {
+    let host = FakeHost::new();
+    let mut aggregator = aggregator(Filter::default());
+    let opened = record(&mut aggregator, &host, &event(0, 5, 10.0), 1).unwrap();
+    record(&mut aggregator, &host, &event(0, 5, 10.1), 40);
+    host.count(0, 41, at(10.1));
+    aggregator.tick(at(11.0), &host);
+    let stands = aggregator.stands(&opened, at(11.5), &host).unwrap();
+    assert_eq!((stands.count, stands.new, &stands.inodes[..]), (41, 40, &[5][..]));
+    let counts: Vec<_> = stands.failures.iter().map(|sample| (sample.at, sample.count)).collect();
+    assert_eq!(counts, [(at(10.0), 1), (at(10.1), 41)], "of one moment the last count");
+    // It was not reported by that.
+    host.count(0, 50, at(14.9));
+    assert_eq!(only_episode(aggregator.tick(at(15.0), &host)).new, 49);
+    for more in 0..100_u32 {
+        let seconds = 16.0 + f64::from(more) / 10.0;
+        record(&mut aggregator, &host, &event(0, 5, seconds), 51 + u64::from(more));
+    }
+    let stands = aggregator.stands(&opened, at(26.0), &host).unwrap();
+    assert_eq!(stands.failures.len(), 64);
+    assert_eq!(stands.failures[63].count, 150);
+    let other = EpisodeReport { door: Door::Socket, ..opened };
+    assert_eq!(aggregator.stands(&other, at(26.0), &host), None);
+}
+
 /// Takes a record of a slot whose count is `total` by now.
 fn record(
     aggregator: &mut Aggregator,

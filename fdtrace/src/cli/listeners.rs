@@ -2,8 +2,8 @@
 
 use clap::{ArgAction, Args};
 
-use super::{ColourChoice, value};
-use crate::model::{Comm, ListenerFilter, Pid};
+use super::{ColourChoice, which::Which};
+use crate::model::ListenerFilter;
 
 pub(super) const AFTER_HELP: &str = "\
 Lists the TCP listeners of every network namespace, and the AF_UNIX listeners at risk. Loads nothing \
@@ -37,20 +37,8 @@ docs/listeners.md explains more, and the fields of --json.";
 
 #[derive(Debug, Args)]
 pub(super) struct ListenersArgs {
-    /// Only listeners that these processes have open; repeat it or separate by commas
-    #[arg(long, value_name = "PID", value_delimiter = ',', value_parser = value::pid)]
-    #[arg(help_heading = "Which listeners")]
-    pid: Vec<Pid>,
-
-    /// Only these local ports
-    #[arg(long, value_name = "PORT", value_delimiter = ',', value_parser = value::port)]
-    #[arg(help_heading = "Which listeners")]
-    port: Vec<u16>,
-
-    /// Only of processes of these names: the whole short name, as `ps -o comm` shows it
-    #[arg(long, value_name = "NAME", value_delimiter = ',', value_parser = value::comm)]
-    #[arg(help_heading = "Which listeners")]
-    comm: Vec<Comm>,
+    #[command(flatten, next_help_heading = "Which listeners")]
+    which: Which,
 
     /// Also `AF_UNIX` listeners that are not at risk
     #[arg(long, help_heading = "Which listeners")]
@@ -93,8 +81,8 @@ pub struct ListenersSettings {
 
 impl From<ListenersArgs> for ListenersSettings {
     fn from(args: ListenersArgs) -> Self {
-        let ListenersArgs { pid, port, comm, unix, json, colour, fail_on_exhaustion, verbose } =
-            args;
+        let ListenersArgs { which, unix, json, colour, fail_on_exhaustion, verbose } = args;
+        let Which { pid, port, comm } = which;
         let filter = ListenerFilter { pids: pid, ports: port, comms: comm };
         Self { filter, unix, json, colour, fail_on_exhaustion, verbose }
     }

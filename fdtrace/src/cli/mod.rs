@@ -12,6 +12,7 @@ mod settings;
 #[cfg(test)]
 mod tests;
 mod value;
+mod which;
 
 pub use audit::AuditSettings;
 pub use doctor::{DoctorSettings, SELF_TEST};
@@ -26,12 +27,13 @@ use clap::{ArgAction, Args, Parser, Subcommand};
 
 use crate::{
     kernel::{Buffer, FormRequest},
-    model::{Comm, Errno, Pid, Thresholds},
+    model::{Errno, Thresholds},
 };
 use audit::AuditArgs;
 use doctor::DoctorArgs;
 use explain::ExplainArgs;
 use listeners::ListenersArgs;
+use which::Which;
 
 const ABOUT: &str = "\
 Says which process, on which port, cannot accept connections.
@@ -101,20 +103,8 @@ enum Command {
 
 #[derive(Debug, Args)]
 struct TraceArgs {
-    /// Only these processes; repeat it or separate by commas
-    #[arg(long, value_name = "PID", value_delimiter = ',', value_parser = value::pid)]
-    #[arg(help_heading = "Which failures")]
-    pid: Vec<Pid>,
-
-    /// Only listeners on these local ports
-    #[arg(long, value_name = "PORT", value_delimiter = ',', value_parser = value::port)]
-    #[arg(help_heading = "Which failures")]
-    port: Vec<u16>,
-
-    /// Only processes of these names: the whole short name, as `ps -o comm` shows it
-    #[arg(long, value_name = "NAME", value_delimiter = ',', value_parser = value::comm)]
-    #[arg(help_heading = "Which failures")]
-    comm: Vec<Comm>,
+    #[command(flatten, next_help_heading = "Which failures")]
+    which: Which,
 
     /// Only these errnos, by name or number: EMFILE is the process's limit, ENFILE the host's
     #[arg(long, value_name = "ERRNO", value_delimiter = ',', value_parser = value::errno)]

@@ -4,7 +4,9 @@ use std::{ffi::OsStr, path::PathBuf, time::Duration};
 
 use clap::ValueEnum;
 
-use super::{AuditSettings, DoctorSettings, ExplainSettings, ListenersSettings, TraceArgs};
+use super::{
+    AuditSettings, DoctorSettings, ExplainSettings, ListenersSettings, TraceArgs, which::Which,
+};
 use crate::{
     kernel::Request,
     model::{Filter, Thresholds},
@@ -59,9 +61,7 @@ pub struct TraceSettings {
 impl From<TraceArgs> for TraceSettings {
     fn from(args: TraceArgs) -> Self {
         let TraceArgs {
-            pid,
-            port,
-            comm,
+            which,
             errno,
             fds,
             warn_at,
@@ -77,6 +77,7 @@ impl From<TraceArgs> for TraceSettings {
             ring_bytes,
             buffer,
         } = args;
+        let Which { pid, port, comm } = which;
         let filter = Filter { pids: pid, ports: port, comms: comm, errnos: errno };
         Self {
             filter,

@@ -5,6 +5,7 @@ use std::ffi::OsStr;
 use clap::{CommandFactory as _, error::ErrorKind};
 
 use super::*;
+use crate::model::{Comm, Pid};
 use crate::{
     kernel::{Buffer, FormChoice, Request},
     model::{Filter, Level, ListenerFilter, ListenerQuery, Subject, UnixName},

@@ -234,6 +234,7 @@ fn longer(
         samples: &[],
         acceptors: &[],
         accept_fails: None,
+        provenance: facts.provenance,
         refused_per_second: None,
         own_netns: facts.own_netns,
     };

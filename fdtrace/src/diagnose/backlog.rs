@@ -1,9 +1,12 @@
 //! The queue is too short for the bursts that come.
 
+use std::time::Duration;
+
 use super::{
     evidence::{count, from, is_plain, remedy, text},
     queue::{Occupancy, QueueFacts},
     sysctl::Place,
+    words::at,
 };
 use crate::model::{Backlog, Cause, Certainty, Diagnosis, Process, Remedy, When};
 
@@ -27,23 +30,28 @@ pub(super) fn diagnose(facts: &QueueFacts<'_>) -> Option<Diagnosis> {
         return None;
     }
     let binding = Binding::of(limit, facts.backlog);
+    let inferred = Inferred::of(facts, binding);
+    let binding = inferred.as_ref().map_or(binding, |inferred| inferred.binding);
     let wanted = limit.saturating_mul(4).clamp(ENOUGH, MOST);
     let mut unknown = Vec::new();
     if occupancy.is_none() {
         unknown.push("whether it is full in bursts or always: too few looks at it".to_owned());
     }
-    if binding == Binding::Unknown {
+    if binding == Binding::Unknown || inferred.is_some() {
         unknown.push("what backlog the program asked for: its listen(2) was not seen".to_owned());
     }
-    let is_certain = occupancy == Some(Occupancy::Bursts) && binding != Binding::Unknown;
+    let is_known = binding != Binding::Unknown && inferred.is_none();
+    let is_certain = occupancy == Some(Occupancy::Bursts) && is_known;
     let places = u64::from(limit) + 1;
     let why = format!(
         "the accept queue holds {places} connections{}",
-        binding.words(limit, facts.backlog)
+        inferred
+            .as_ref()
+            .map_or_else(|| binding.words(limit, facts.backlog), |inferred| inferred.words(limit))
     );
     let why = match occupancy {
         Some(_) => format!("{why}; it is empty but for bursts of clients, which are longer"),
-        None => format!("{why}, which a burst of clients fills"),
+        None => format!("{why}; a burst of clients fills it"),
     };
     let mut evidence = Vec::new();
     if let Some(somaxconn) = facts.backlog.somaxconn {
@@ -119,7 +127,56 @@ impl Binding {
                 ": {SOMAXCONN} was raised{now} after the program called listen(2), which \
                  keeps what it was given"
             ),
-            Self::Unknown => String::new(),
+            // The smaller one of the two, of that time.
+            Self::Unknown => {
+                format!(": listen(2) was called with {limit}, or {SOMAXCONN} was {limit} then{now}")
+            }
+        }
+    }
+}
+
+/// What dates tell of a listen(2) that nobody saw.
+#[derive(Clone, Debug)]
+struct Inferred {
+    binding: Binding,
+    /// The line that sets somaxconn at boot.
+    place: String,
+    configured: u64,
+}
+
+impl Inferred {
+    fn of(facts: &QueueFacts<'_>, binding: Binding) -> Option<Self> {
+        let provenance = facts.provenance.filter(|_| binding == Binding::Unknown)?;
+        let configured = provenance.system.somaxconn.as_ref()?;
+        // Configuration is for the first network namespace.
+        let is_here = facts.listener.netns.is_some() && facts.listener.netns == facts.own_netns;
+        let now = facts.backlog.somaxconn.map(u64::from);
+        let is_more = u64::from(facts.queue.limit) < configured.value;
+        if !is_here || now != Some(configured.value) || !is_more {
+            return None;
+        }
+        let started = provenance.chain.first()?.started_at?;
+        // Dates of starts are cut to a second.
+        let started = started + Duration::from_secs(1);
+        let is_later = configured.file.modified? > started;
+        Some(Self {
+            binding: if is_later { Binding::FormerSomaxconn } else { Binding::Argument },
+            place: at(&configured.file),
+            configured: configured.value,
+        })
+    }
+
+    fn words(&self, limit: u32) -> String {
+        let Self { binding, place, configured } = self;
+        match binding {
+            Binding::FormerSomaxconn => format!(
+                ": the program started before {place} was changed to {SOMAXCONN} = {configured}, \
+                 and a listener keeps what it was given, it seems"
+            ),
+            _ => format!(
+                ": listen(2) was called with {limit}, it seems, for {place} gave {SOMAXCONN} = \
+                 {configured} before the program started"
+            ),
         }
     }
 }

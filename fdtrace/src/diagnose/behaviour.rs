@@ -2,32 +2,18 @@
 
 use std::time::Duration;
 
-use crate::model::{Acceptor, Behaviour, BootTime, Thread, ThreadState};
+use crate::model::{
+    Acceptor, Behaviour, BootTime, FailureSample, QueueSample, Thread, ThreadState,
+};
 
 /// A failed call costs a fifth of a microsecond: nobody who waits in between makes so many.
 const BUSY_PER_SECOND: f64 = 1000.0;
 /// One core, but for what the rest of the host takes of it.
 const WHOLE_CORE: f64 = 0.9;
+/// And there is no pause so long.
+const STORM: Duration = Duration::from_secs(1);
 /// No program known waits longer than a second before it tries again.
 const GAVE_UP: Duration = Duration::from_secs(10);
-
-/// How many calls had failed by then.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct FailureSample {
-    /// That moment.
-    pub at: BootTime,
-    /// Failures since the beginning.
-    pub count: u64,
-}
-
-/// How many connections waited then.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct QueueSample {
-    /// That moment.
-    pub at: BootTime,
-    /// Length of the accept queue.
-    pub length: u32,
-}
 
 /// What is known of an acceptor.
 #[derive(Clone, Copy, Debug, Default)]
@@ -111,6 +97,10 @@ fn busy(facts: &AcceptFacts<'_>) -> Option<Behaviour> {
     let failed = last.count.saturating_sub(first.count) as f64;
     let per_second = failed / lasting.as_secs_f64();
     let cpu = facts.acceptor.and_then(|acceptor| acceptor.threads.first()?.cpu);
+    // It does so now: a storm that is over was something else.
+    if facts.now.since(last.at) >= STORM {
+        return None;
+    }
     // A flood of clients makes many failures too, of an acceptor that sleeps in between.
     let is_idle = cpu.is_some_and(|cpu| cpu < 0.1);
     (lasting >= Duration::from_millis(100) && per_second >= BUSY_PER_SECOND && !is_idle)

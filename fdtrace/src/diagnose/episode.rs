@@ -2,10 +2,14 @@
 
 use std::time::Duration;
 
-use super::{Failed, HeldFacts, LimitFacts, QueueFacts, SynFacts, held, limits, queue, syn_flood};
+use super::{
+    AcceptFacts, Failed, HeldFacts, LimitFacts, QueueFacts, SynFacts, backlog, held, limits, queue,
+    retries, syn_flood,
+};
 use crate::model::{
-    Acceptor, Backlog, Cause, Ceiling, Census, Certainty, Diagnosis, EpisodeReport, Errno, Failure,
-    FdSample, Provenance,
+    Acceptor, Backlog, BootTime, Cause, Ceiling, Census, Certainty, Diagnosis, EpisodeReport,
+    Errno, Failure, FailureSample, FdSample, HalfOpen, Handshakes, Provenance, QueueSample,
+    UserHoldings,
 };
 
 /// What is known of an episode; `None` where nobody looked, or nobody may.
@@ -15,14 +19,54 @@ pub struct EpisodeFacts<'a> {
     pub report: &'a EpisodeReport,
     /// Where the limit of its process comes from.
     pub provenance: Option<&'a Provenance>,
+    /// What its user has of what ran out, where that is counted for each user.
+    pub held: Option<&'a UserHoldings>,
     /// What the process has open.
     pub census: Option<&'a Census>,
     /// How many descriptors it had before, the oldest first; empty where nobody looked.
     pub before: &'a [FdSample],
     /// What its threads do.
     pub acceptor: Option<&'a Acceptor>,
+    /// What was seen of it over time; nothing at its beginning.
+    pub lately: &'a Lately,
     /// The network namespace that fdtrace is in.
     pub own_netns: Option<u32>,
+}
+
+/// What was seen over time, of an episode that lasts or has just ended.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Lately {
+    /// Now.
+    pub now: BootTime,
+    /// Failures of the listener's acceptor: of this episode, or of the one before it.
+    pub failures: Vec<FailureSample>,
+    /// What those failed with.
+    pub errno: Option<Errno>,
+    /// The listener's queue, the oldest first.
+    pub queue: Vec<QueueSample>,
+    /// Whether one process has the listener and no other; `None` where unknown.
+    pub is_alone: Option<bool>,
+    /// What became of SYNs of its network namespace.
+    pub handshakes: Option<Handshakes>,
+    /// Failures of this episode in the same time.
+    pub count: u64,
+    /// The listener's half-open requests.
+    pub half_open: Option<HalfOpen>,
+}
+
+impl Lately {
+    /// What the acceptor does about its failures.
+    fn behaviour(&self, facts: &EpisodeFacts<'_>) -> Option<Diagnosis> {
+        let accept = AcceptFacts {
+            acceptor: facts.acceptor,
+            failures: &self.failures,
+            queue: &self.queue,
+            now: self.now,
+            is_alone: self.is_alone,
+        };
+        let errno = self.errno?.to_string();
+        retries::diagnose(&accept, facts.report.owners.first()?, &errno)
+    }
 }
 
 /// Says why, the cause to act on first; empty where nothing can be said.
@@ -38,7 +82,7 @@ pub fn episode(facts: &EpisodeFacts<'_>) -> Vec<Diagnosis> {
 fn of_call(facts: &EpisodeFacts<'_>, errno: Errno) -> Vec<Diagnosis> {
     let report = facts.report;
     let failed = match (errno, report.ceiling) {
-        (_, Some(Ceiling::PipePages)) => return Vec::new(),
+        (_, Some(Ceiling::PipePages(_))) => Failed::Pipe,
         (_, Some(Ceiling::InotifyInstances(_))) => Failed::InotifyInstance,
         (_, Some(Ceiling::IoUringTable)) => Failed::DirectDescriptor,
         (Errno::EMFILE, _) => Failed::Descriptor,
@@ -52,14 +96,18 @@ fn of_call(facts: &EpisodeFacts<'_>, errno: Errno) -> Vec<Diagnosis> {
             limits_at_failure: report.fds.limits,
             open: report.fds.open,
             file_handles_at_failure: report.handles.map(|handles| handles.used),
-            inotify_instances: None,
+            held: facts.held,
         })
     });
     let of_use =
         facts.census.filter(|_| failed == Failed::Descriptor).map_or_else(Vec::new, |census| {
             held(&HeldFacts { census, before: facts.before, acceptor: facts.acceptor })
         });
-    in_order(of_limit, of_use)
+    let mut found = in_order(of_limit, of_use);
+    if report.door.accepts() {
+        found.extend(facts.lately.behaviour(facts));
+    }
+    found
 }
 
 /// A leak that is sure comes first: a higher limit only postpones it. What else fills the table is
@@ -75,18 +123,27 @@ pub(super) fn in_order(of_limit: Vec<Diagnosis>, of_use: Vec<Diagnosis>) -> Vec<
 }
 
 fn of_queue(facts: &EpisodeFacts<'_>) -> Vec<Diagnosis> {
+    let Some(queue_facts) = queue_facts(facts) else { return Vec::new() };
+    // Nobody accepts: no queue is long enough for that.
+    let gave_up =
+        facts.lately.behaviour(facts).filter(|diagnosis| diagnosis.cause == Cause::GaveUp);
+    if let Some(gave_up) = gave_up {
+        return vec![gave_up];
+    }
+    queue(&queue_facts)
+}
+
+fn queue_facts<'a>(facts: &EpisodeFacts<'a>) -> Option<QueueFacts<'a>> {
     let report = facts.report;
-    let (Some(listener), Some(full)) = (report.target.listener(), report.queue) else {
-        return Vec::new();
-    };
-    queue(&QueueFacts {
-        listener,
+    Some(QueueFacts {
+        listener: report.target.listener()?,
         owners: &report.owners,
-        queue: full,
+        queue: report.queue?,
         backlog: report.backlog.unwrap_or(Backlog { requested: None, somaxconn: None }),
-        samples: &[],
+        samples: &facts.lately.queue,
         acceptors: facts.acceptor.map(std::slice::from_ref).unwrap_or_default(),
         accept_fails: None,
+        provenance: facts.provenance,
         refused_per_second: None,
         own_netns: facts.own_netns,
     })
@@ -99,17 +156,28 @@ fn of_syn_queue(facts: &EpisodeFacts<'_>) -> Vec<Diagnosis> {
     if lasting < Duration::from_secs(1) {
         return Vec::new();
     }
-    let dropped = if report.failure == Failure::SynQueueFull { report.count } else { 0 };
-    let clients = report.refused.and_then(|refused| refused.connections);
-    vec![syn_flood(&SynFacts {
+    let is_dropped = report.failure == Failure::SynQueueFull;
+    let dropped = if is_dropped { report.count } else { 0 };
+    let mut found = syn_flood(&SynFacts {
         lasting,
         cookies_sent: report.count - dropped,
         dropped,
-        clients: clients.unwrap_or(0),
-        completed: None,
-        tcp_syncookies: if dropped > 0 { Some(0) } else { None },
+        clients: report.clients,
+        handshakes: facts.lately.handshakes,
+        dropped_meanwhile: if is_dropped { facts.lately.count } else { 0 },
+        half_open: facts.lately.half_open,
+        // Otherwise it would have been answered.
+        tcp_syncookies: is_dropped.then_some(0),
         netns: report.target.listener().and_then(|listener| listener.netns),
         own_netns: facts.own_netns,
         owner: report.owners.first(),
-    })]
+    });
+    if found.cause == Cause::BacklogTooSmall
+        && let Some(backlog) = queue_facts(facts).and_then(|queue| backlog::diagnose(&queue))
+    {
+        // The SYN queue has the limit of the accept queue (include/net/inet_connection_sock.h
+        // inet_csk_reqsk_queue_is_full, v6.18).
+        found.remedies = backlog.remedies;
+    }
+    vec![found]
 }

@@ -2,12 +2,12 @@
 //! in which to act.
 
 use super::{
-    Failed, HeldFacts, LimitFacts, QueueFacts, QueueSample, episode::in_order, held, limits, queue,
+    Failed, HeldFacts, LimitFacts, QueueFacts, episode::in_order, held, limits, queue,
     slow_acceptor,
 };
 use crate::model::{
     Acceptor, Cause, Census, Certainty, Diagnosis, Errno, Limit, ListenerReport, OwnerFds, Process,
-    Provenance, Risk, Verdict,
+    Provenance, QueueSample, Risk, Verdict,
 };
 
 /// With fewer descriptors than this, what they are is nobody's concern unless they run out.
@@ -158,6 +158,7 @@ fn of_queue(facts: &ExplainFacts<'_>) -> Vec<Diagnosis> {
         samples: facts.samples,
         acceptors: facts.acceptors,
         accept_fails: fails.then_some(Errno::EMFILE),
+        provenance: facts.provenance,
         refused_per_second: None,
         own_netns: facts.own_netns,
     })

@@ -93,6 +93,7 @@ pub(super) fn provenance(chain: Vec<Ancestor>) -> Provenance {
             nr_open: Sysctl { value: Some(1_048_576), configured: None },
             file_max: Sysctl { value: Some(100_000), configured: None },
             inotify_instances: Sysctl { value: Some(128), configured: None },
+            pipe_pages: Sysctl { value: Some(64), configured: None },
             somaxconn: None,
             file_handles: Some(2000),
         },
@@ -107,7 +108,7 @@ pub(super) fn facts(provenance: &Provenance, failed: Failed) -> LimitFacts<'_> {
         limits_at_failure: None,
         open: None,
         file_handles_at_failure: None,
-        inotify_instances: None,
+        held: None,
     }
 }
 

@@ -15,16 +15,17 @@ mod file_max;
 mod growth;
 mod hard_limit_low;
 mod held;
-mod inotify_instances;
 mod io_uring_table;
 mod leak;
 mod load;
 mod nr_open;
 mod origin;
 mod own_setting;
+mod per_user;
 mod queue;
 mod raised_after_start;
 mod remedy;
+mod retries;
 mod slow_acceptor;
 mod socket_allocation;
 mod soft_limit_low;
@@ -33,15 +34,17 @@ mod sysctl;
 mod words;
 
 pub use audit::{AuditFacts, Group, audit, groups, worst_first};
-pub use behaviour::{AcceptFacts, FailureSample, QueueSample, behaviour};
-pub use episode::{EpisodeFacts, episode};
+pub use behaviour::{AcceptFacts, behaviour};
+pub use episode::{EpisodeFacts, Lately, episode};
 pub use explain::{ExplainFacts, explain, verdict};
 pub use held::{HeldFacts, held};
 pub use queue::{QueueFacts, queue};
 pub use syn_flood::{SynFacts, syn_flood};
 
 use self::origin::Origin;
-use crate::model::{Ancestor, Diagnosis, Evidence, FdLimits, Limit, Provenance, Value};
+use crate::model::{
+    Ancestor, Diagnosis, Evidence, FdLimits, Limit, Provenance, UserHoldings, Value,
+};
 
 /// What is to be explained, and what is known beside the limit's provenance.
 #[derive(Clone, Debug)]
@@ -56,8 +59,8 @@ pub struct LimitFacts<'a> {
     pub open: Option<u64>,
     /// How many file handles there were when it failed; those of the provenance were read later.
     pub file_handles_at_failure: Option<u64>,
-    /// How many inotify instances the process's user has.
-    pub inotify_instances: Option<u64>,
+    /// What the process's user has of what ran out, where that is counted for each user.
+    pub held: Option<&'a UserHoldings>,
 }
 
 impl<'a> LimitFacts<'a> {
@@ -69,7 +72,7 @@ impl<'a> LimitFacts<'a> {
             limits_at_failure: None,
             open,
             file_handles_at_failure: None,
-            inotify_instances: None,
+            held: None,
         }
     }
 }
@@ -87,6 +90,8 @@ pub enum Failed {
     DirectDescriptor,
     /// EMFILE of inotify_init.
     InotifyInstance,
+    /// ENFILE of pipe.
+    Pipe,
 }
 
 /// Says why a limit was hit, or would be, and what to do. The first one is the one to act on;
@@ -98,7 +103,8 @@ pub fn limits(facts: &LimitFacts<'_>) -> Vec<Diagnosis> {
         Failed::DirectDescriptor => Some(io_uring_table::diagnose(facts)),
         // It needs a descriptor too.
         Failed::InotifyInstance if has_no_descriptor_left(facts) => descriptors(facts),
-        Failed::InotifyInstance => Some(inotify_instances::diagnose(facts)),
+        Failed::InotifyInstance => Some(per_user::inotify(facts)),
+        Failed::Pipe => Some(per_user::pipes(facts)),
         Failed::Nothing | Failed::Descriptor => descriptors(facts),
     };
     found.into_iter().collect()

@@ -2,12 +2,12 @@
 
 use super::{
     accept_fails, backlog,
-    behaviour::QueueSample,
     evidence::{count, from, rate},
     slow_acceptor,
 };
 use crate::model::{
     AcceptQueue, Acceptor, Backlog, Cause, Certainty, Diagnosis, Errno, Listener, Process,
+    Provenance, QueueSample,
 };
 
 /// What is known of a listener whose queue overflows.
@@ -27,6 +27,8 @@ pub struct QueueFacts<'a> {
     pub acceptors: &'a [Acceptor],
     /// An owner's accept fails at the same time, with this.
     pub accept_fails: Option<Errno>,
+    /// Where its lead owner's limits come from, and what configuration says of the host.
+    pub provenance: Option<&'a Provenance>,
     /// Clients refused per second.
     pub refused_per_second: Option<f64>,
     /// The network namespace that fdtrace is in: remedies for another one are others.

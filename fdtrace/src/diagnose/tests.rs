@@ -2,8 +2,8 @@ mod host;
 
 use super::{fixtures::*, *};
 use crate::model::{
-    Cause, Certainty, ChainEnd, ConfiguredSysctl, ContainerRuntime, FileFact, LoginLimits, Place,
-    Program, Role, Runtime, Setting, SettingSource, When,
+    Cause, Certainty, ChainEnd, Comm, ConfiguredSysctl, ContainerRuntime, FileFact, Holder,
+    LoginLimits, Pid, Place, Program, Role, Runtime, Setting, SettingSource, When,
 };
 
 /// The story that fdtrace was written for.

@@ -8,7 +8,9 @@
 pub mod acceptor;
 pub mod census;
 mod cgroup;
+mod clock;
 pub mod find;
+mod mounts;
 mod netns;
 mod owners;
 mod parse;
@@ -18,12 +20,18 @@ pub mod provenance;
 mod sock_diag;
 mod system;
 mod task_dir;
+mod user;
 mod worker;
 
 pub use cgroup::{Placement, placement};
+pub use clock::{boot_time, read_clocks};
 pub use netns::{Namespaces, NetnsDelta, NetnsFacts};
 pub use owners::{Owner, Owners, owners_now, same_process};
 pub use processes::Processes;
-pub use sock_diag::{HostListeners, NetnsListeners, TcpListeners, accept_queues, host_listeners};
+pub use sock_diag::{
+    HostListeners, NetnsListeners, TcpListeners, accept_queues, accept_queues_in, half_open,
+    host_listeners,
+};
 pub use system::system_limits;
+pub use user::holdings;
 pub use worker::Worker;

@@ -1,4 +1,4 @@
-//! Limits of the whole system, from /proc/sys/fs.
+//! Limits of the whole system, from /proc/sys/fs: the one place where they are read.
 
 use std::{fs, path::Path};
 
@@ -8,11 +8,17 @@ use crate::model::{FileHandles, SystemLimits};
 #[must_use]
 pub fn system_limits(proc: &Path) -> SystemLimits {
     let fs = proc.join("sys/fs");
-    let number = |name: &str| fs::read_to_string(fs.join(name)).ok()?.trim().parse().ok();
+    read(|name| fs::read_to_string(fs.join(name)).ok())
+}
+
+/// The same, where `text` gives what is in a file below /proc/sys/fs.
+pub(super) fn read(mut text: impl FnMut(&str) -> Option<String>) -> SystemLimits {
+    let mut number = |name: &str| text(name)?.trim().parse().ok();
     SystemLimits {
         nr_open: number("nr_open"),
         inotify_instances: number("inotify/max_user_instances"),
-        handles: fs::read_to_string(fs.join("file-nr")).ok().and_then(|text| file_nr(&text)),
+        pipe_pages: number("pipe-user-pages-hard"),
+        handles: text("file-nr").and_then(|text| file_nr(&text)),
     }
 }
 
@@ -41,6 +47,7 @@ mod tests {
         let want = SystemLimits {
             nr_open: Some(1_048_576),
             inotify_instances: None,
+            pipe_pages: None,
             handles: Some(FileHandles { used: 1632, max: 9_223_372_036_854_775_807 }),
         };
         assert_eq!(system_limits(root.path()), want);

@@ -3,15 +3,17 @@
 use std::{io, path::Path, thread, time::Duration};
 
 use crate::{
-    diagnose::{AcceptFacts, ExplainFacts, QueueSample, behaviour, explain},
+    diagnose::{AcceptFacts, ExplainFacts, behaviour, explain},
     enrich::{
         Worker,
         acceptor::{self, WINDOW},
         census::{self, Budget},
-        host_listeners, provenance,
+        host_listeners, provenance, read_clocks,
     },
-    listeners,
-    model::{Acceptor, Explanation, ListenerReport, ListeningSocket, OwnerFds, Process, ProcessId},
+    model::{
+        Acceptor, Explanation, ListenerReport, ListeningSocket, OwnerFds, Process, ProcessId,
+        QueueSample,
+    },
 };
 
 /// Of a queue that is filling: so many looks, so far apart. A burst is over sooner.
@@ -128,7 +130,7 @@ fn watch(proc: &Path, socket: &ListeningSocket) -> Vec<QueueSample> {
         if !samples.is_empty() {
             thread::sleep(BETWEEN_LOOKS);
         }
-        let at = listeners::read_clocks().boot;
+        let at = read_clocks().boot;
         let namespaces = host_listeners(proc).namespaces;
         let its = namespaces.into_iter().filter(|one| one.netns == socket.listener.netns);
         let sockets = its.flat_map(|one| {

@@ -41,6 +41,8 @@ pub enum Cause {
     IoUringTable,
     /// EMFILE of inotify: the user's instances, not descriptors.
     InotifyInstances,
+    /// ENFILE of pipe: the pages of the user's pipes, not file handles.
+    PipePages,
     /// Descriptors are not closed.
     FdLeak,
     /// As many connections as descriptors: real load.
@@ -53,6 +55,14 @@ pub enum Cause {
     SynFlood,
     /// Clients wait because accept fails: a consequence, not a cause of its own.
     AcceptFails,
+    /// The acceptor tries again at once after each failure, and burns a core with it.
+    BusyLoop,
+    /// The acceptor waits after each failure.
+    BacksOff,
+    /// The acceptor takes clients only to close them, while accept fails.
+    DrainsWhileFailing,
+    /// The acceptor does not accept any more since it failed.
+    GaveUp,
     /// No cause could be told from what is known.
     Unknown,
 }
@@ -64,6 +74,15 @@ pub enum Certainty {
     Certain,
     /// It fits best; something that would decide it is unknown.
     Likely,
+}
+
+/// A cause that was told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Known {
+    /// Which.
+    pub cause: Cause,
+    /// Whether the evidence decided it.
+    pub certainty: Certainty,
 }
 
 /// One fact behind a diagnosis.
@@ -118,9 +137,28 @@ pub enum When {
     ForGood,
 }
 
+impl Certainty {
+    /// Its stable name.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Certain => "certain",
+            Self::Likely => "likely",
+        }
+    }
+}
+
+impl Diagnosis {
+    /// Its cause, and no more.
+    #[must_use]
+    pub const fn known(&self) -> Known {
+        Known { cause: self.cause, certainty: self.certainty }
+    }
+}
+
 impl Cause {
     /// Every cause.
-    pub const ALL: [Self; 16] = [
+    pub const ALL: [Self; 21] = [
         Self::SoftLimitLow,
         Self::HardLimitLow,
         Self::RaisedAfterStart,
@@ -130,12 +168,17 @@ impl Cause {
         Self::SocketAllocation,
         Self::IoUringTable,
         Self::InotifyInstances,
+        Self::PipePages,
         Self::FdLeak,
         Self::Load,
         Self::SlowAcceptor,
         Self::BacklogTooSmall,
         Self::SynFlood,
         Self::AcceptFails,
+        Self::BusyLoop,
+        Self::BacksOff,
+        Self::DrainsWhileFailing,
+        Self::GaveUp,
         Self::Unknown,
     ];
 
@@ -152,12 +195,17 @@ impl Cause {
             Self::SocketAllocation => "socket_allocation",
             Self::IoUringTable => "io_uring_table",
             Self::InotifyInstances => "inotify_instances",
+            Self::PipePages => "pipe_pages",
             Self::FdLeak => "fd_leak",
             Self::Load => "load",
             Self::SlowAcceptor => "slow_acceptor",
             Self::BacklogTooSmall => "backlog_too_small",
             Self::SynFlood => "syn_flood",
             Self::AcceptFails => "accept_fails",
+            Self::BusyLoop => "busy_loop",
+            Self::BacksOff => "backs_off",
+            Self::DrainsWhileFailing => "drains_while_failing",
+            Self::GaveUp => "gave_up",
             Self::Unknown => "unknown",
         }
     }

@@ -88,8 +88,8 @@ pub enum Ceiling {
     NrOpen(u64),
     /// `fs.inotify.max_user_instances`; `None` where it could not be read.
     InotifyInstances(Option<u64>),
-    /// `fs.pipe-user-pages-hard` or `-soft`.
-    PipePages,
+    /// `fs.pipe-user-pages-hard`; `None` where it could not be read.
+    PipePages(Option<u64>),
     /// `fs.file-max`: file handles of the whole system.
     FileMax(u64),
     /// The table of direct descriptors of an io_uring.
@@ -104,7 +104,7 @@ impl Ceiling {
             Self::NoFile(_) => "nofile",
             Self::NrOpen(_) => "nr_open",
             Self::InotifyInstances(_) => "inotify_instances",
-            Self::PipePages => "pipe_pages",
+            Self::PipePages(_) => "pipe_pages",
             Self::FileMax(_) => "file_max",
             Self::IoUringTable => "io_uring_table",
         }
@@ -115,8 +115,8 @@ impl Ceiling {
     pub const fn value(self) -> Option<u64> {
         match self {
             Self::NoFile(value) | Self::NrOpen(value) | Self::FileMax(value) => Some(value),
-            Self::InotifyInstances(value) => value,
-            Self::PipePages | Self::IoUringTable => None,
+            Self::InotifyInstances(value) | Self::PipePages(value) => value,
+            Self::IoUringTable => None,
         }
     }
 }
@@ -137,6 +137,8 @@ pub struct SystemLimits {
     pub nr_open: Option<u64>,
     /// `fs.inotify.max_user_instances`.
     pub inotify_instances: Option<u64>,
+    /// `fs.pipe-user-pages-hard`: pages of pipes of a user, 0 for no limit.
+    pub pipe_pages: Option<u64>,
     /// `fs.file-nr`.
     pub handles: Option<FileHandles>,
 }
@@ -156,13 +158,20 @@ impl SystemLimits {
             (_, Some(Met::InotifyInstances)) => {
                 Some(Ceiling::InotifyInstances(self.inotify_instances))
             }
-            (_, Some(Met::PipePages)) => Some(Ceiling::PipePages),
+            (_, Some(Met::PipePages)) => Some(Ceiling::PipePages(self.pipe_pages)),
             (Errno::EMFILE, Some(Met::Descriptors(limit))) => Some(self.of_descriptors(limit)),
             (Errno::EMFILE, None) => self.met_by(door, usage, soft),
             (Errno::ENFILE, _) if door == Door::IoUringAcceptDirect => Some(Ceiling::IoUringTable),
             (Errno::ENFILE, _) => {
                 let FileHandles { used, max } = self.handles?;
-                (used >= max).then_some(Ceiling::FileMax(max))
+                let is_pipe = matches!(door, Door::Call("pipe" | "pipe2"));
+                match self.pipe_pages {
+                    _ if used >= max => Some(Ceiling::FileMax(max)),
+                    // The only other reason that a pipe has, but for memory (fs/pipe.c
+                    // alloc_pipe_info, create_pipe_files, v6.18).
+                    Some(most) if is_pipe && most > 0 => Some(Ceiling::PipePages(Some(most))),
+                    _ => None,
+                }
             }
             _ => None,
         }
@@ -213,6 +222,7 @@ mod tests {
         let host = SystemLimits {
             nr_open: Some(1000),
             inotify_instances: Some(128),
+            pipe_pages: Some(64),
             handles: Some(FileHandles { used: 500, max: 500 }),
         };
         let usage = |open, soft| FdUsage {
@@ -246,6 +256,14 @@ mod tests {
         assert_eq!(direct, Some(Ceiling::IoUringTable));
         let roomy = SystemLimits { handles: Some(FileHandles { used: 1, max: 500 }), ..host };
         assert_eq!(roomy.ceiling(Door::Accept, system, None, &full), None);
+        let pipe = Door::Call("pipe2");
+        let pages = Some(Ceiling::PipePages(Some(64)));
+        assert_eq!(roomy.ceiling(pipe, system, None, &full), pages);
+        let without = SystemLimits { pipe_pages: Some(0), ..roomy };
+        assert_eq!(without.ceiling(pipe, system, None, &full), None);
+        assert_eq!(without.ceiling(pipe, system, Some(Met::PipePages), &full), {
+            Some(Ceiling::PipePages(Some(0)))
+        });
         assert_eq!(met(Door::Accept, Errno::ENOMEM, None, full), None);
     }
 }

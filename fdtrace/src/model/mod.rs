@@ -15,8 +15,10 @@ mod listener;
 mod process;
 mod provenance;
 mod report;
+mod sample;
 mod socket;
 mod time;
+mod user;
 mod warning;
 
 pub use acceptor::{Acceptor, Behaviour, Syscall, Thread, ThreadState};
@@ -26,7 +28,7 @@ pub use census::{
     Census, DistinctPeers, FdKind, FdSample, ListenerShare, OpenFds, PathShare, Peer, PeerShare,
     Silence, TcpState,
 };
-pub use diagnosis::{Cause, Certainty, Diagnosis, Evidence, Remedy, Value, When};
+pub use diagnosis::{Cause, Certainty, Diagnosis, Evidence, Known, Remedy, Value, When};
 pub use doctor::{
     BlindSpot, Check, DoctorReport, DoctorVerdict, Fact, FactState, FormExamined, FormOutcome,
     ProbeExamined, ProgramCost, SelfTest,
@@ -48,9 +50,11 @@ pub use report::{
     CounterPair, DiagnosisReport, EpisodeReport, LostCount, LostKind, LostReport, ProbeReport,
     Reconciliation, Refused, RefusedForm, Report, Started, Summary, Total,
 };
+pub use sample::{FailureSample, HalfOpen, Handshakes, QueueSample};
 pub use socket::{
     LimitSource, ListenerFilter, ListenerReport, ListenersReport, ListeningSocket, OwnerFds, Risk,
     Unseen,
 };
 pub use time::{BootTime, WallClock};
+pub use user::{Holder, PerUser, UserHoldings};
 pub use warning::{Filling, Gauge, Resource, Thresholds, Warning, WarningReport};

@@ -340,6 +340,8 @@ pub struct Sysctls {
     pub file_max: Sysctl,
     /// `fs.inotify.max_user_instances`.
     pub inotify_instances: Sysctl,
+    /// `fs.pipe-user-pages-hard`: 0 is no limit.
+    pub pipe_pages: Sysctl,
     /// Configuration of `net.core.somaxconn`, which holds for the first network namespace. Its value
     /// is each namespace's own.
     pub somaxconn: Option<ConfiguredSysctl>,

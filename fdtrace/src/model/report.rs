@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use super::{
-    AcceptQueue, Backlog, BootTime, Ceiling, Diagnosis, Door, Failure, FdUsage, FileHandles,
-    Outcome, Phase, Process, Target, WarningReport,
+    AcceptQueue, Backlog, BootTime, Ceiling, Diagnosis, Door, Failure, FailureSample, FdUsage,
+    FileHandles, Known, Outcome, Phase, Process, Target, WarningReport,
 };
 
 /// Anything an output writes.
@@ -97,6 +97,15 @@ pub struct EpisodeReport {
     pub backlog: Option<Backlog>,
     /// Clients refused: by this episode, or because of it.
     pub refused: Option<Refused>,
+    /// Distinct clients (address and port) whose SYNs met a full SYN queue, an estimate; `None` for
+    /// too many to tell, and of other failures.
+    pub clients: Option<u64>,
+    /// Inode numbers of the sockets it is about.
+    pub inodes: Vec<u64>,
+    /// Its count over time, the oldest first.
+    pub failures: Vec<FailureSample>,
+    /// Why, where that was told before.
+    pub cause: Option<Known>,
 }
 
 /// What was found out about an episode.
@@ -104,14 +113,8 @@ pub struct EpisodeReport {
 pub struct DiagnosisReport {
     /// When.
     pub at: BootTime,
-    /// The episode: as in [`EpisodeReport::owners`].
-    pub owners: Vec<Process>,
-    /// The same.
-    pub target: Target,
-    /// The same.
-    pub door: Door,
-    /// The same.
-    pub failure: Failure,
+    /// The episode, as it was when somebody looked.
+    pub episode: EpisodeReport,
     /// The first is the one to act on; never empty.
     pub diagnoses: Vec<Diagnosis>,
 }

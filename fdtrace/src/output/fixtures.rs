@@ -93,6 +93,10 @@ pub(super) fn opened() -> EpisodeReport {
         queue: Some(AcceptQueue { length: 61, limit: 128 }),
         backlog: None,
         refused: None,
+        clients: None,
+        inodes: vec![77],
+        failures: Vec::new(),
+        cause: None,
     }
 }
 
@@ -272,7 +276,6 @@ pub(super) fn episode(episode: EpisodeReport) -> Report {
 
 /// Why the first episode happens: the story of the design.
 pub(super) fn diagnosed() -> DiagnosisReport {
-    let EpisodeReport { owners, target, door, failure, .. } = opened();
     let evidence = |fact, value, unit, source: &str| Evidence {
         fact,
         value,
@@ -327,7 +330,7 @@ pub(super) fn diagnosed() -> DiagnosisReport {
         ],
         unknown: vec!["how it grew: nobody looked before".to_owned()],
     };
-    DiagnosisReport { at: at(3_240), owners, target, door, failure, diagnoses: vec![story, load] }
+    DiagnosisReport { at: at(3_240), episode: opened(), diagnoses: vec![story, load] }
 }
 
 /// The name of every field of a JSON value: documentation must have each.

@@ -5,18 +5,23 @@ use std::{
     collections::{HashMap, VecDeque},
     io,
     path::PathBuf,
-    time::{Duration, Instant},
+    time::Instant,
 };
 
 use tokio::sync::mpsc::{self, UnboundedReceiver, UnboundedSender};
 
-use super::host::PROC;
+use super::{
+    follow::{Due, Follow},
+    host::{Live, PROC},
+    told::{Round, Told},
+};
 use crate::{
-    diagnose::{self, EpisodeFacts},
-    enrich::{acceptor, census, provenance},
+    aggregate::Aggregator,
+    diagnose::{self, EpisodeFacts, Lately},
+    enrich::{acceptor, census, half_open, holdings, provenance},
     model::{
-        Acceptor, BootTime, Census, DiagnosisReport, EpisodeReport, Failure, FdSample, Phase,
-        ProcessId, Provenance, Target,
+        Acceptor, BootTime, Ceiling, Census, Diagnosis, DiagnosisReport, EpisodeReport, Failure,
+        FdSample, Known, PerUser, Phase, ProcessId, Provenance, Target, UserHoldings,
     },
 };
 
@@ -24,8 +29,6 @@ use crate::{
 const MOST_AT_ONCE: usize = 4;
 /// And so many wait. Of a host on which more processes fail than that, the first ones tell enough.
 const MOST_WAITING: usize = 64;
-/// An episode like one before is not diagnosed again so soon: it would say the same.
-const AGAIN_AFTER: Duration = Duration::from_secs(600);
 /// Episodes that are remembered for that.
 const MOST_REMEMBERED: usize = 4096;
 
@@ -34,11 +37,20 @@ type About = (Option<ProcessId>, Option<Target>, Failure);
 
 /// What was found out about an episode.
 pub(super) struct Found {
-    report: Box<EpisodeReport>,
-    before: Vec<FdSample>,
+    job: Job,
     provenance: Option<Provenance>,
+    held: Option<UserHoldings>,
     census: Option<Census>,
     acceptor: Option<Acceptor>,
+}
+
+/// An episode to look into.
+struct Job {
+    report: Box<EpisodeReport>,
+    before: Vec<FdSample>,
+    lately: Lately,
+    /// How often it was looked at before.
+    round: Round,
 }
 
 /// Looking into episodes.
@@ -46,8 +58,9 @@ pub(super) struct Investigations {
     sender: UnboundedSender<Found>,
     found: UnboundedReceiver<Found>,
     running: usize,
-    waiting: VecDeque<(Box<EpisodeReport>, Vec<FdSample>)>,
-    told: HashMap<About, Instant>,
+    waiting: VecDeque<Job>,
+    told: HashMap<About, Told>,
+    follow: Follow,
     pace: census::Pace,
 }
 
@@ -60,56 +73,81 @@ impl Investigations {
             running: 0,
             waiting: VecDeque::new(),
             told: HashMap::new(),
+            follow: Follow::default(),
             pace: census::Pace::default(),
         }
     }
 
-    /// Looks into an episode that was just reported, if there is something to find out. `before` is
-    /// asked how many descriptors its process had until then.
+    /// Looks into an episode that was just reported, if there is something to find out, now and
+    /// later. `before` is asked how many descriptors its process had until then.
     pub(super) fn consider(
         &mut self,
         report: &EpisodeReport,
+        host: &mut Live,
         before: impl FnOnce() -> Vec<FdSample>,
     ) {
-        let is_time = match report.failure {
-            // Who they are shows after a while.
-            Failure::SynQueueFull | Failure::SynCookieSent => report.phase == Phase::Updated,
-            Failure::Errno(_) | Failure::AcceptQueueFull { .. } => report.phase == Phase::Opened,
-        };
+        self.follow.take(report);
         let is_worth_it = report.failure.is_exhaustion() || report.failure.is_refusal();
-        if !is_time || !is_worth_it || self.waiting.len() >= MOST_WAITING || !self.is_new(report) {
+        if report.phase != Phase::Opened || !is_worth_it || !self.is_new(report) {
             return;
         }
-        self.waiting.push_back((Box::new(report.clone()), before()));
-        self.go_on();
+        self.follow.begin(report, host);
+        // Who they are shows after a while.
+        if !is_about_syns(report.failure) {
+            let report = Box::new(report.clone());
+            let lately = Lately::default();
+            self.start(Job { report, before: before(), lately, round: Round::First });
+        }
+    }
+
+    /// Looks again at what lasts: to be called about once a second.
+    pub(super) fn tick(&mut self, now: BootTime, aggregator: &Aggregator, host: &mut Live) {
+        for Due { report, lately, is_last } in self.follow.tick(now, aggregator, host) {
+            let round = if is_last { Round::Last } else { Round::Again };
+            self.start(Job { report, before: Vec::new(), lately, round });
+        }
+    }
+
+    /// Why an episode like that happens, where that was told.
+    pub(super) fn cause(&self, report: &EpisodeReport) -> Option<Known> {
+        let told = self.told.get(&about(report))?;
+        told.cause().filter(|_| told.is_recent() || report.phase != Phase::Opened)
     }
 
     fn is_new(&mut self, report: &EpisodeReport) -> bool {
-        let lead = report.owners.first().map(|owner| owner.id);
-        let target = report.failure.is_refusal().then(|| report.target.clone());
-        let about = (lead, target, report.failure);
         let now = Instant::now();
         if self.told.len() >= MOST_REMEMBERED {
-            self.told.retain(|_, told| now.duration_since(*told) < AGAIN_AFTER);
+            self.told.retain(|_, told| told.is_recent());
         }
-        let is_recent = |told: &Instant| now.duration_since(*told) < AGAIN_AFTER;
-        if self.told.get(&about).is_some_and(is_recent) || self.told.len() >= MOST_REMEMBERED {
+        let about = about(report);
+        if self.told.get(&about).is_some_and(Told::is_recent)
+            || self.told.len() >= MOST_REMEMBERED
+            || self.waiting.len() >= MOST_WAITING
+        {
             return false;
         }
-        self.told.insert(about, now);
+        self.told.insert(about, Told::nothing(now));
         true
+    }
+
+    fn start(&mut self, job: Job) {
+        if self.waiting.len() < MOST_WAITING {
+            self.waiting.push_back(job);
+            self.go_on();
+        }
     }
 
     /// Starts what waits, as far as there is room.
     fn go_on(&mut self) {
         while self.running < MOST_AT_ONCE
-            && let Some((report, before)) = self.waiting.pop_front()
+            && let Some(job) = self.waiting.pop_front()
         {
-            let lead = report.owners.first().map(|owner| owner.id);
-            let takes_census = report.failure.errno().is_some()
+            let lead = job.report.owners.first().map(|owner| owner.id);
+            let takes_census = job.round == Round::First
+                && job.report.failure.errno().is_some()
                 && lead.is_some_and(|lead| self.pace.allows(Instant::now(), lead));
             self.running += 1;
-            tokio::spawn(look(report, before, takes_census, self.sender.clone()));
+            tokio::spawn(look(job, takes_census, self.sender.clone()));
         }
     }
 
@@ -120,32 +158,75 @@ impl Investigations {
         self.go_on();
         Some(found)
     }
+
+    /// What follows from what was found; `None` where nothing new does.
+    pub(super) fn conclude(
+        &mut self,
+        found: Found,
+        at: BootTime,
+        own_netns: Option<u32>,
+    ) -> Option<DiagnosisReport> {
+        let round = found.job.round;
+        let diagnoses = found.diagnoses(own_netns);
+        let report = found.job.report;
+        let told = self.told.get_mut(&about(&report))?;
+        let diagnoses = told.take(diagnoses, report.failure, round);
+        diagnoses.first()?;
+        Some(DiagnosisReport { at, episode: *report, diagnoses })
+    }
+}
+
+fn about(report: &EpisodeReport) -> About {
+    // The owners of a queue may be found out late.
+    let lead = report.owners.first().filter(|_| report.failure.errno().is_some());
+    let target = report.failure.is_refusal().then(|| report.target.clone());
+    (lead.map(|owner| owner.id), target, report.failure)
+}
+
+const fn is_about_syns(failure: Failure) -> bool {
+    matches!(failure, Failure::SynQueueFull | Failure::SynCookieSent)
 }
 
 /// Reads what there is to read.
-async fn look(
-    report: Box<EpisodeReport>,
-    before: Vec<FdSample>,
-    takes_census: bool,
-    sender: UnboundedSender<Found>,
-) {
+async fn look(mut job: Job, takes_census: bool, sender: UnboundedSender<Found>) {
+    let report = &job.report;
     let lead = report.owners.first().map(|owner| owner.id);
-    let is_call = report.failure.errno().is_some();
-    let (mut of_limit, mut of_fds, mut of_threads) = (None, None, None);
-    if let Some(lead) = lead {
+    let is_call = report.failure.errno().is_some() && job.round == Round::First;
+    let is_queue = matches!(report.failure, Failure::AcceptQueueFull { .. });
+    let (mut of_limit, mut of_user, mut of_fds, mut of_threads) = (None, None, None, None);
+    if is_about_syns(report.failure) {
+        let listener = report.target.listener();
+        let place = listener.and_then(|listener| listener.netns.zip(listener.address.port()));
+        if let Some((lead, (netns, port))) = lead.zip(place) {
+            let half_open = half_open(PathBuf::from(PROC), netns, lead.pid, port);
+            job.lately.half_open = answer(started(half_open)).await;
+        }
+    } else if let Some(lead) = lead {
         // All at once: each is a thread.
-        let limit = is_call.then(|| provenance::start(PathBuf::from("/"), lead.pid));
+        let limit = (is_call || is_queue).then(|| provenance::start(PathBuf::from("/"), lead.pid));
+        let per_user = per_user(report).filter(|_| is_call);
+        let user = per_user.map(|what| holdings(PathBuf::from(PROC), lead.pid, what));
         let fds = takes_census
             .then(|| census::start(PathBuf::from(PROC), lead, census::Budget::default()));
         let threads = acceptor::start(PathBuf::from(PROC), lead, acceptor::WINDOW);
         of_limit = answer(limit.and_then(started)).await;
+        of_user = answer(user.and_then(started)).await;
         of_fds = answer(fds.and_then(started)).await;
         of_threads = answer(started(threads)).await;
     }
     let found =
-        Found { report, before, provenance: of_limit, census: of_fds, acceptor: of_threads };
+        Found { job, provenance: of_limit, held: of_user, census: of_fds, acceptor: of_threads };
     // Nobody waits for it any more when fdtrace stops.
     let _ = sender.send(found);
+}
+
+/// What ran out, where it is counted for each user.
+const fn per_user(report: &EpisodeReport) -> Option<PerUser> {
+    match report.ceiling {
+        Some(Ceiling::InotifyInstances(_)) => Some(PerUser::InotifyInstances),
+        Some(Ceiling::PipePages(_)) => Some(PerUser::Pipes),
+        _ => None,
+    }
 }
 
 fn started<T>(worker: io::Result<T>) -> Option<T> {
@@ -158,21 +239,17 @@ async fn answer<T>(worker: Option<crate::enrich::Worker<T>>) -> Option<T> {
 }
 
 impl Found {
-    /// What follows from it; `None` where nothing does.
-    pub(super) fn diagnose(self, at: BootTime, own_netns: Option<u32>) -> Option<DiagnosisReport> {
-        let Self { report, before, provenance, census, acceptor } = self;
-        let diagnoses = diagnose::episode(&EpisodeFacts {
-            report: &report,
+    fn diagnoses(&self, own_netns: Option<u32>) -> Vec<Diagnosis> {
+        let Self { job, provenance, held, census, acceptor } = self;
+        diagnose::episode(&EpisodeFacts {
+            report: &job.report,
             provenance: provenance.as_ref(),
+            held: held.as_ref(),
             census: census.as_ref(),
-            before: &before,
+            before: &job.before,
             acceptor: acceptor.as_ref(),
+            lately: &job.lately,
             own_netns,
-        });
-        if diagnoses.is_empty() {
-            return None;
-        }
-        let EpisodeReport { owners, target, door, failure, .. } = *report;
-        Some(DiagnosisReport { at, owners, target, door, failure, diagnoses })
+        })
     }
 }

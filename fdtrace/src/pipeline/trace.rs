@@ -11,7 +11,6 @@ use fdtrace_common::{Counter, Lost};
 
 use super::{
     Config, Stop,
-    clock::{boot_time, read_clocks},
     host::{Live, PROC, slot_count},
     investigate::{Found, Investigations},
     polled::Poller,
@@ -21,7 +20,7 @@ use super::{
 use crate::{
     aggregate::{Aggregator, Settings},
     decode::{self, DecodeError},
-    enrich::{Namespaces, owners_now},
+    enrich::{Namespaces, boot_time, owners_now, read_clocks},
     kernel::{Kernel, Refused},
     model::{
         BootTime, Event, FailureEvent, LostCount, LostKind, LostReport, ProbeReport, Process,
@@ -86,7 +85,7 @@ impl Trace {
             kernel: kernel_release(),
             probes: self.probes(),
         };
-        self.write(sink, &Report::Started(started))
+        self.write(sink, Report::Started(started))
     }
 
     /// Takes every waiting record.
@@ -112,7 +111,7 @@ impl Trace {
             }
             Ok(Event::Gauge(event)) => {
                 match self.watch.take(boot_time(), event, &mut self.host, &self.aggregator) {
-                    Some(report) => self.write(sink, &report),
+                    Some(report) => self.write(sink, report),
                     None => Ok(()),
                 }
             }
@@ -148,7 +147,7 @@ impl Trace {
         let found = owners.clone().unwrap_or_default();
         let now = boot_time();
         if let Some(report) = self.aggregator.record(now, event, &self.host, |_| found) {
-            self.write(sink, &report)?;
+            self.write(sink, report)?;
         }
         if event.caller.is_some() {
             return Ok(());
@@ -215,7 +214,7 @@ impl Trace {
     ) -> Result<(), Stop> {
         let now = boot_time();
         for report in self.aggregator.set_owners(now, inode, owners, &self.host) {
-            self.write(sink, &report)?;
+            self.write(sink, report)?;
         }
         Ok(())
     }
@@ -226,17 +225,22 @@ impl Trace {
         self.host.namespaces.borrow_mut().refresh();
         self.poll(sink)?;
         for report in self.watch.tick(boot_time(), &mut self.host, &self.aggregator) {
-            self.write(sink, &report)?;
+            self.write(sink, report)?;
         }
-        if self.aggregator.is_idle() {
-            return Ok(());
+        if !self.aggregator.is_idle() {
+            self.take_counts(sink)?;
         }
+        self.investigations.tick(boot_time(), &self.aggregator, &mut self.host);
+        Ok(())
+    }
+
+    fn take_counts(&mut self, sink: &mut dyn Sink) -> Result<(), Stop> {
         if self.grew(Counter::RingFull) {
             self.take_undelivered(sink)?;
         }
         let now = boot_time();
         for report in self.aggregator.tick(now, &self.host) {
-            self.write(sink, &report)?;
+            self.write(sink, report)?;
         }
         for slot in self.aggregator.retire(now, &self.host) {
             self.host.kernel.retire(slot)?;
@@ -249,7 +253,7 @@ impl Trace {
         for slot in recyclable {
             let count = slot_count(self.host.kernel.recycle(slot)?);
             if let Some(report) = self.aggregator.recycled(now, slot, count, &self.host) {
-                self.write(sink, &report)?;
+                self.write(sink, report)?;
             }
         }
         if self.aggregator.is_idle() {
@@ -269,7 +273,7 @@ impl Trace {
             let found = owners.clone().unwrap_or_default();
             let report = self.aggregator.polled(now, &event, new, &self.host, |_| found);
             if let Some(report) = report {
-                self.write(sink, &report)?;
+                self.write(sink, report)?;
             }
             self.follow(inode, owners, sink)?;
         }
@@ -284,7 +288,7 @@ impl Trace {
         self.find_last_owners(sink)?;
         let now = boot_time();
         for report in self.aggregator.finish(now, &self.host) {
-            self.write(sink, &report)?;
+            self.write(sink, report)?;
         }
         self.report_lost(sink)?;
         self.host.namespaces.borrow_mut().discover();
@@ -298,7 +302,7 @@ impl Trace {
             probes: self.probes(),
         };
         let exhaustion = summary.totals.iter().any(|total| total.failure.is_exhaustion());
-        self.write(sink, &Report::Summary(summary))?;
+        self.write(sink, Report::Summary(summary))?;
         Ok(exhaustion)
     }
 
@@ -356,7 +360,7 @@ impl Trace {
             return Ok(());
         }
         self.lost.extend(lost.iter().filter_map(|loss| Some((loss.reason, loss.count?))));
-        self.write(sink, &Report::Lost(LostReport { at: boot_time(), lost }))
+        self.write(sink, Report::Lost(LostReport { at: boot_time(), lost }))
     }
 
     fn probes(&self) -> Vec<ProbeReport> {
@@ -377,17 +381,20 @@ impl Trace {
         sink: &mut dyn Sink,
     ) -> Result<(), Stop> {
         let own_netns = self.host.namespaces.borrow().own();
-        match found.and_then(|found| found.diagnose(boot_time(), own_netns)) {
-            Some(report) => self.write(sink, &Report::Diagnosed(Box::new(report))),
+        let report =
+            found.and_then(|found| self.investigations.conclude(found, boot_time(), own_netns));
+        match report {
+            Some(report) => self.write(sink, Report::Diagnosed(Box::new(report))),
             None => Ok(()),
         }
     }
 
-    fn write(&mut self, sink: &mut dyn Sink, report: &Report) -> Result<(), Stop> {
-        if let Report::Episode(episode) = report {
+    fn write(&mut self, sink: &mut dyn Sink, mut report: Report) -> Result<(), Stop> {
+        if let Report::Episode(episode) = &mut report {
             let lead = episode.owners.first().map(|owner| owner.id);
             let before = || lead.map(|lead| self.watch.samples(lead)).unwrap_or_default();
-            self.investigations.consider(episode, before);
+            self.investigations.consider(episode, &mut self.host, before);
+            episode.cause = self.investigations.cause(episode);
         }
         let now = read_clocks();
         let expected = self.clock.date(now.boot);
@@ -395,7 +402,7 @@ impl Trace {
         if drift > CLOCK_DRIFT {
             self.clock = now;
         }
-        Ok(sink.write(report, &self.clock)?)
+        Ok(sink.write(&report, &self.clock)?)
     }
 }
 

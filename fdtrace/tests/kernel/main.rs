@@ -18,6 +18,7 @@ mod host;
 mod odd_hosts;
 mod queue_workload;
 mod queues;
+mod retries;
 mod warnings;
 mod workload;
 
@@ -34,6 +35,7 @@ fn main() -> ExitCode {
             "container" => odd_hosts::run(),
             spec if spec.starts_with('{') => queue_workload::run(spec),
             spec if spec.starts_with("doors=") => doors::run(spec),
+            spec if spec.starts_with("retries=") => retries::run(spec),
             spec if spec.starts_with("holds=") => warnings::run(spec),
             spec => workload::run(spec),
         }
@@ -51,6 +53,7 @@ fn main() -> ExitCode {
         errnos::TESTS,
         episodes::TESTS,
         warnings::TESTS,
+        retries::TESTS,
     ];
     let trials = tests
         .iter()

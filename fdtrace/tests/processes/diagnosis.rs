@@ -118,7 +118,7 @@ fn of_queue(holder: &Holder) -> Vec<Diagnosis> {
         unit: None,
         container: None,
     };
-    let samples = [129, 129, 129, 129].map(|length| fdtrace::diagnose::QueueSample {
+    let samples = [129, 129, 129, 129].map(|length| fdtrace::model::QueueSample {
         at: fdtrace::model::BootTime::default(),
         length,
     });
@@ -130,6 +130,7 @@ fn of_queue(holder: &Holder) -> Vec<Diagnosis> {
         samples: &samples,
         acceptors: &[threads(holder)],
         accept_fails: None,
+        provenance: None,
         refused_per_second: None,
         own_netns: None,
     })

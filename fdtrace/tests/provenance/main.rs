@@ -31,6 +31,6 @@ fn limits(provenance: &Provenance, failed: Failed) -> Vec<Diagnosis> {
         limits_at_failure: None,
         open: None,
         file_handles_at_failure: None,
-        inotify_instances: None,
+        held: None,
     })
 }

@@ -124,6 +124,8 @@ fn a_busy_loop() {
     assert_eq!(with(0.99), Some(Behaviour::BusyLoop { per_second, cpu: Some(0.99) }));
     assert_eq!(with(0.05), None);
     assert_eq!(of_failures(&storm[..1]), None);
+    let over = AcceptFacts { failures: &storm, now: at(3_000), ..AcceptFacts::default() };
+    assert_eq!(behaviour(&over), None, "it was one");
     let moment = [storm[0], FailureSample { at: at(1_050), count: 400 }];
     assert_eq!(of_failures(&moment), None, "too short to tell");
 }

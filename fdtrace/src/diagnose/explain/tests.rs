@@ -4,8 +4,8 @@ use super::*;
 use crate::{
     diagnose::fixtures::{fds, listener, process, provenance, server, systemd},
     model::{
-        Ancestor, BootTime, Comm, DistinctPeers, FdKind, OpenFds, Peer, PeerShare, Pid, Sysctl,
-        TcpState, Thread, ThreadState, Tid,
+        Ancestor, BootTime, Comm, DistinctPeers, FdKind, OpenFds, Peer, PeerShare, Pid,
+        QueueSample, Sysctl, TcpState, Thread, ThreadState, Tid,
     },
 };
 

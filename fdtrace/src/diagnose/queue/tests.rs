@@ -1,8 +1,10 @@
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use super::*;
+use crate::diagnose::fixtures;
 use crate::model::{
-    BootTime, Comm, ListenerAddress, Pid, ProcessId, Syscall, Thread, ThreadState, Tid, When,
+    BootTime, Comm, ConfiguredSysctl, FileFact, ListenerAddress, Pid, ProcessId, Syscall, Thread,
+    ThreadState, Tid, When,
 };
 
 struct Case {
@@ -14,6 +16,7 @@ struct Case {
     acceptors: Vec<Acceptor>,
     accept_fails: Option<Errno>,
     own_netns: Option<u32>,
+    provenance: Option<Provenance>,
 }
 
 impl Default for Case {
@@ -28,6 +31,7 @@ impl Default for Case {
             acceptors: Vec::new(),
             accept_fails: None,
             own_netns: Some(1),
+            provenance: None,
         }
     }
 }
@@ -47,6 +51,7 @@ impl Case {
             samples: &samples,
             acceptors: &self.acceptors,
             accept_fails: self.accept_fails,
+            provenance: self.provenance.as_ref(),
             refused_per_second: Some(20.0),
             own_netns: self.own_netns,
         })
@@ -308,4 +313,43 @@ fn a_program_that_asks_for_no_more_than_there_is() {
         found.why
     );
     assert_eq!(found.remedies.len(), 2, "neither alone would do");
+}
+
+#[test]
+fn a_listener_that_is_older_than_fdtrace() {
+    let with = |modified: u64| {
+        let started = SystemTime::UNIX_EPOCH + Duration::from_secs(1000);
+        let mut own = fixtures::process(7, "srv", 1024, 1024);
+        own.started_at = Some(started);
+        let mut provenance = fixtures::provenance(vec![own]);
+        let modified = Some(SystemTime::UNIX_EPOCH + Duration::from_secs(modified));
+        let path = "/etc/sysctl.d/net.conf".into();
+        let file = FileFact { path, line: Some(3), modified, changed: modified };
+        provenance.system.somaxconn = Some(ConfiguredSysctl { value: 4096, file });
+        Case { provenance: Some(provenance), ..Case::default() }
+    };
+    let why = |case: &Case| case.one().why;
+    assert_eq!(
+        why(&Case::default()),
+        "the accept queue holds 129 connections: listen(2) was called with 128, or \
+         net.core.somaxconn was 128 then (now 4096); a burst of clients fills it"
+    );
+    assert_eq!(
+        why(&with(500)),
+        "the accept queue holds 129 connections: listen(2) was called with 128, it seems, for \
+         /etc/sysctl.d/net.conf:3 gave net.core.somaxconn = 4096 before the program started; a \
+         burst of clients fills it"
+    );
+    let raised = with(5000);
+    assert_eq!(
+        why(&raised),
+        "the accept queue holds 129 connections: the program started before \
+         /etc/sysctl.d/net.conf:3 was changed to net.core.somaxconn = 4096, and a listener keeps \
+         what it was given, it seems; a burst of clients fills it"
+    );
+    assert_eq!(raised.one().certainty, Certainty::Likely);
+    assert!(raised.one().remedies[0].text.starts_with("restart the program"));
+    // Of another namespace, the file says nothing.
+    let elsewhere = Case { own_netns: Some(2), ..with(5000) };
+    assert!(why(&elsewhere).contains("or net.core.somaxconn was 128 then"));
 }

@@ -61,12 +61,10 @@ fn file_max_or_memory() {
 #[test]
 fn inotify_and_io_uring() {
     let own = provenance(vec![process(600, "web", 1024, 1024)]);
-    let of = |instances, open| {
-        let facts = LimitFacts {
-            inotify_instances: instances,
-            open,
-            ..facts(&own, Failed::InotifyInstance)
-        };
+    let of = |instances: Option<u64>, open| {
+        let held = instances.map(|count| held(count, true));
+        let facts =
+            LimitFacts { held: held.as_ref(), open, ..facts(&own, Failed::InotifyInstance) };
         let found = limits(&facts);
         (found[0].cause, found[0].certainty)
     };
@@ -76,6 +74,43 @@ fn inotify_and_io_uring() {
     assert_eq!(of(Some(90), Some(1024)).0, Cause::HardLimitLow, "it needs a descriptor too");
     let found = limits(&facts(&own, Failed::DirectDescriptor));
     assert_eq!((found[0].cause, found[0].certainty), (Cause::IoUringTable, Certainty::Certain));
+}
+
+fn held(count: u64, is_complete: bool) -> UserHoldings {
+    let holder =
+        |pid, name: &[u8], count| Holder { pid: Pid(pid), comm: Comm::from_bytes(name), count };
+    let holders = vec![holder(4711, b"code", 90), holder(600, b"web", 30)];
+    UserHoldings { uid: 1000, count, is_complete, holders, holder_count: 6 }
+}
+
+#[test]
+fn who_holds_what_a_user_has_only_so_many_of() {
+    let own = provenance(vec![process(600, "web", 1024, 1024)]);
+    let of = |failed, held: &UserHoldings| {
+        let facts = LimitFacts { held: Some(held), ..facts(&own, failed) };
+        limits(&facts).remove(0)
+    };
+    let found = of(Failed::InotifyInstance, &held(128, true));
+    assert_eq!(
+        found.why,
+        "inotify_init of web[600] failed: user 1000 has as many inotify instances as \
+         fs.inotify.max_user_instances (128) allows, and its limit of descriptors is not in \
+         question. Of 128 inotify instances found, code[4711] has 90, web[600] 30, 4 other \
+         processes the rest"
+    );
+    assert_eq!(commands(&found)[0], "sysctl -w fs.inotify.max_user_instances=1024");
+    let found = of(Failed::InotifyInstance, &held(90, false));
+    assert_eq!(found.certainty, Certainty::Likely);
+    assert!(found.unknown[0].ends_with("at least 90 inotify instances"), "{:?}", found.unknown);
+    let found = of(Failed::Pipe, &held(4, true));
+    assert_eq!((found.cause, found.certainty), (Cause::PipePages, Certainty::Certain));
+    assert_eq!(
+        found.why,
+        "pipe of web[600] failed: user 1000 has as many pages of pipes as fs.pipe-user-pages-hard \
+         (64) allows, and file handles of the host are not in question. Of 4 pipes (mostly of 16 \
+         pages) found, code[4711] has 90, web[600] 30, 4 other processes the rest"
+    );
+    assert_eq!(commands(&found)[0], "sysctl -w fs.pipe-user-pages-hard=65536");
 }
 
 #[test]

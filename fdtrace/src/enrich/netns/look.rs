@@ -1,9 +1,9 @@
 //! Which network namespaces there are, and who is in them.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::BTreeMap,
     fs::{self, File},
-    io::{self, Read},
+    io,
     os::unix::fs::FileExt,
     path::Path,
 };
@@ -14,8 +14,6 @@ use crate::model::Pid;
 /// Members by the namespace's inode number.
 pub(in crate::enrich) type Members = BTreeMap<u32, Vec<Pid>>;
 
-/// A host with thousands of containers has megabytes of mounts.
-const MOST_MOUNTS: u64 = 16 * 1024 * 1024;
 /// `netstat` has two lines for TcpExt, first of all; they are 3 KiB today.
 const MOST_NETSTAT: usize = 64 * 1024;
 
@@ -46,27 +44,6 @@ fn netns(link: &str) -> Option<u32> {
     link.strip_prefix("net:[")?.strip_suffix(']')?.parse().ok()
 }
 
-/// Namespaces that are mounted, and so live without a process: as by `ip netns add`.
-pub(super) fn mounted(root: &Path) -> BTreeSet<u32> {
-    let mut mounted = BTreeSet::new();
-    // fdtrace may have mounts of its own, when a service manager starts it.
-    for process in ["1", "self"] {
-        let Ok(file) = File::open(root.join(process).join("mountinfo")) else {
-            continue;
-        };
-        let mut bytes = Vec::new();
-        // What was read is of use even if there was an error after it.
-        let _ = file.take(MOST_MOUNTS).read_to_end(&mut bytes);
-        // proc_pid_mountinfo(5): the fourth field is the root of the mount, here the link's text.
-        let roots = bytes.split(|byte| *byte == b'\n').filter_map(|line| {
-            let field = line.split(|byte| *byte == b' ').nth(3)?;
-            netns(str::from_utf8(field).ok()?)
-        });
-        mounted.extend(roots);
-    }
-    mounted
-}
-
 /// The open `netstat` of a namespace: it stays that namespace's, whoever leaves it, and keeps it
 /// alive (fs/proc/proc_net.c get_proc_net, v6.18).
 #[derive(Debug)]
@@ -91,6 +68,11 @@ impl Netstat {
 
     /// The counters now.
     pub(super) fn read(&self, buffer: &mut Vec<u8>) -> io::Result<Counters> {
+        counters::parse(self.text(buffer)?).ok_or_else(|| io::ErrorKind::InvalidData.into())
+    }
+
+    /// The two lines of TcpExt, and what came with them.
+    pub(super) fn text<'a>(&self, buffer: &'a mut Vec<u8>) -> io::Result<&'a str> {
         buffer.resize(MOST_NETSTAT, 0);
         let mut length = 0;
         // One read gives all there is; the next one would have the kernel add it up again.
@@ -101,8 +83,7 @@ impl Netstat {
                 read => length += read,
             }
         }
-        let text = str::from_utf8(&buffer[..length]).ok();
-        text.and_then(counters::parse).ok_or_else(|| io::ErrorKind::InvalidData.into())
+        str::from_utf8(&buffer[..length]).map_err(|_| io::ErrorKind::InvalidData.into())
     }
 }
 

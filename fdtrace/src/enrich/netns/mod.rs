@@ -7,6 +7,7 @@
 
 mod counters;
 pub(super) mod facts;
+mod handshakes;
 pub(super) mod look;
 #[cfg(test)]
 mod tests;
@@ -24,7 +25,8 @@ use self::{
     counters::Counters,
     look::{Members, Netstat},
 };
-use crate::model::Pid;
+use super::mounts;
+use crate::model::{Handshakes, Pid};
 
 /// Namespaces watched at once.
 const MOST_WATCHED: usize = 1024;
@@ -212,6 +214,24 @@ impl Namespaces {
         growth.into_iter().map(delta).collect()
     }
 
+    /// What became of the SYNs of a namespace since it was made.
+    #[must_use]
+    pub fn handshakes(&mut self, netns: u32) -> Handshakes {
+        let Some(watched) = self.watched.get(&netns) else { return Handshakes::default() };
+        let snmp = handshakes::snmp(&self.root, netns, &watched.members);
+        let netstat = watched.netstat.text(&mut self.buffer);
+        netstat.map_or_else(
+            |_| Handshakes::default(),
+            |netstat| handshakes::parse(netstat, snmp.as_deref()),
+        )
+    }
+
+    /// A process that was in a namespace lately: a way to enter it.
+    #[must_use]
+    pub fn member(&self, netns: u32) -> Option<Pid> {
+        self.watched.get(&netns)?.members.first().copied()
+    }
+
     /// Settings of a namespace, not older than ten seconds.
     pub fn facts(&mut self, netns: u32) -> NetnsFacts {
         let is_own = self.own == Some(netns);
@@ -245,8 +265,11 @@ impl Namespaces {
         let left = |netns: &u32| !members.contains_key(netns);
         let gone: Vec<u32> = self.watched.keys().copied().filter(left).collect();
         // A host's mounts are long, and seldom of use.
-        let mounted =
-            if is_first || !gone.is_empty() { look::mounted(&self.root) } else { BTreeSet::new() };
+        let mounted = if is_first || !gone.is_empty() {
+            mounts::namespaces(&self.root).into_keys().collect()
+        } else {
+            BTreeSet::new()
+        };
         for netns in gone {
             if !mounted.contains(&netns) {
                 self.let_go(netns);

@@ -7,12 +7,15 @@ use std::{
 };
 
 use super::root::Root;
-use crate::model::{ConfiguredSysctl, Sysctl, Sysctls};
+use crate::{
+    enrich::system,
+    model::{ConfiguredSysctl, Sysctl, Sysctls, SystemLimits},
+};
 
 /// Reads values and configuration.
 pub(super) fn read(root: &Root, unknown: &mut Vec<String>) -> Sysctls {
-    let mut value = |name: &str| {
-        let path = Path::new("/proc/sys").join(name);
+    let SystemLimits { nr_open, inotify_instances, pipe_pages, handles } = system::read(|name| {
+        let path = Path::new("/proc/sys/fs").join(name);
         match root.read(&path) {
             Ok(Some(text)) => Some(text.text),
             Ok(None) => {
@@ -24,19 +27,16 @@ pub(super) fn read(root: &Root, unknown: &mut Vec<String>) -> Sysctls {
                 None
             }
         }
-    };
-    let number = |text: Option<String>| text.and_then(|text| text.trim().parse().ok());
+    });
+    let of = |value| Sysctl { value, configured: None };
     let mut limits = Sysctls {
-        nr_open: Sysctl { value: number(value("fs/nr_open")), configured: None },
-        file_max: Sysctl { value: number(value("fs/file-max")), configured: None },
-        inotify_instances: Sysctl {
-            value: number(value("fs/inotify/max_user_instances")),
-            configured: None,
-        },
+        nr_open: of(nr_open),
+        // Its third number is file-max itself (fs/file_table.c, fs_stat_sysctls, v6.18).
+        file_max: of(handles.map(|handles| handles.max)),
+        inotify_instances: of(inotify_instances),
+        pipe_pages: of(pipe_pages),
         somaxconn: None,
-        // Allocated, unused (0 since 2.6), and file-max again.
-        file_handles: value("fs/file-nr")
-            .and_then(|text| text.split_whitespace().next()?.parse().ok()),
+        file_handles: handles.map(|handles| handles.used),
     };
     for path in files(root, unknown) {
         let text = match root.read(&path) {
@@ -53,6 +53,7 @@ pub(super) fn read(root: &Root, unknown: &mut Vec<String>) -> Sysctls {
                 "fs.nr_open" => &mut limits.nr_open.configured,
                 "fs.file-max" => &mut limits.file_max.configured,
                 "fs.inotify.max_user_instances" => &mut limits.inotify_instances.configured,
+                "fs.pipe-user-pages-hard" => &mut limits.pipe_pages.configured,
                 "net.core.somaxconn" => &mut limits.somaxconn,
                 _ => continue,
             };
@@ -111,7 +112,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         for (path, text) in [
             ("proc/sys/fs/nr_open", "1048576\n"),
-            ("proc/sys/fs/file-max", "9223372036854775807\n"),
+            ("proc/sys/fs/pipe-user-pages-hard", "0\n"),
             ("proc/sys/fs/file-nr", "1952\t0\t9223372036854775807\n"),
             ("proc/sys/fs/inotify/max_user_instances", "128\n"),
             ("usr/lib/sysctl.d/50-default.conf", "fs.nr_open=1\nfs.file-max = 2\n"),

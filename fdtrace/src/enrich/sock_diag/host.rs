@@ -6,11 +6,14 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use super::{TcpListeners, mounts, proc_listeners, tcp_listeners, unix_listeners};
+use super::{TcpListeners, accept_queues, proc_listeners, tcp_listeners, unix_listeners};
 use crate::{
-    enrich::netns::{
-        facts::{NetnsFacts, inside},
-        look,
+    enrich::{
+        mounts,
+        netns::{
+            facts::{NetnsFacts, inside},
+            look,
+        },
     },
     model::{ListeningSocket, Pid},
 };
@@ -61,6 +64,12 @@ pub fn host_listeners(root: &Path) -> HostListeners {
         }
     }
     HostListeners { namespaces, sees_all: look::netns_of(root, "1").is_some() }
+}
+
+/// The accept queues of another network namespace, that this process is in.
+pub fn accept_queues_in(root: &Path, netns: u32, member: Pid) -> io::Result<Vec<ListeningSocket>> {
+    let link = root.join(format!("{member}/ns/net"));
+    inside(&link, netns, || accept_queues(Some(netns)))?
 }
 
 fn doors(root: &Path) -> BTreeMap<u32, Doors> {

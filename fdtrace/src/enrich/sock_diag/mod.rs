@@ -6,9 +6,9 @@
 
 pub(super) mod connections;
 mod dump;
+mod half_open;
 mod host;
 mod inet;
-mod mounts;
 mod proc_net;
 #[cfg(test)]
 mod tests;
@@ -16,7 +16,10 @@ mod unix;
 
 use std::{io, path::Path};
 
-pub use self::host::{HostListeners, NetnsListeners, host_listeners};
+pub use self::{
+    half_open::half_open,
+    host::{HostListeners, NetnsListeners, accept_queues_in, host_listeners},
+};
 use crate::model::ListeningSocket;
 
 /// TCP listeners, and how they were found.

@@ -3,7 +3,7 @@
 use jiff::Timestamp;
 use serde::Serialize;
 
-use crate::model::{self, Certainty, Value, When};
+use crate::model::{self, Value, When};
 
 #[derive(Serialize)]
 pub(in crate::output) struct Diagnosis<'a> {
@@ -35,10 +35,7 @@ impl<'a> Diagnosis<'a> {
         let model::Diagnosis { cause, certainty, why, evidence, remedies, unknown } = diagnosis;
         Self {
             cause: cause.name(),
-            certainty: match certainty {
-                Certainty::Certain => "certain",
-                Certainty::Likely => "likely",
-            },
+            certainty: certainty.name(),
             why,
             evidence: evidence.iter().map(Evidence::new).collect(),
             remedies: remedies.iter().map(Remedy::new).collect(),

@@ -150,7 +150,7 @@ fn an_opened_episode() {
             r#""limit":{"kind":"nofile","value":1024},"file_handles":null,"#,
             r#""accept_queue":{"length":61,"limit":128},"backlog":null,"refused":null,"#,
             r#""first":"2024-07-29T21:56:43.119Z","#,
-            r#""last":"2024-07-29T21:56:43.119Z","duration_s":0.0}"#,
+            r#""last":"2024-07-29T21:56:43.119Z","duration_s":0.0,"cause":null,"certainty":null}"#,
             "\n"
         )
     );

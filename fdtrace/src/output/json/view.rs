@@ -72,6 +72,8 @@ struct Episode<'a> {
     first: String,
     last: String,
     duration_s: f64,
+    cause: Option<&'static str>,
+    certainty: Option<&'static str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     outcome: Option<&'static str>,
 }
@@ -204,10 +206,9 @@ impl<'a> Line<'a> {
                 (report.at, kind, Body::Episode(Box::new(Episode::new(report, clock))))
             }
             Report::Diagnosed(report) => {
-                let model::DiagnosisReport { at, owners, target, door, failure, diagnoses } =
-                    &**report;
+                let model::DiagnosisReport { at, episode, diagnoses } = &**report;
                 let body = Diagnosed {
-                    key: Key::new(owners, target, *failure, *door, clock),
+                    key: Key::of(episode, clock),
                     diagnoses: diagnoses.iter().map(Diagnosis::new).collect(),
                 };
                 (*at, "episode_diagnosed", Body::Diagnosed(Box::new(body)))
@@ -237,7 +238,7 @@ impl<'a> Line<'a> {
 impl<'a> Episode<'a> {
     fn new(report: &'a EpisodeReport, clock: &WallClock) -> Self {
         Self {
-            key: Key::new(&report.owners, &report.target, report.failure, report.door, clock),
+            key: Key::of(report, clock),
             count: report.count,
             new: report.new,
             fds: fds(&report.fds),
@@ -262,12 +263,19 @@ impl<'a> Episode<'a> {
             first: date(report.first, clock),
             last: date(report.last, clock),
             duration_s: seconds(report.last.since(report.first)),
+            cause: report.cause.map(|known| known.cause.name()),
+            certainty: report.cause.map(|known| known.certainty.name()),
             outcome: report.outcome().map(Outcome::name),
         }
     }
 }
 
 impl<'a> Key<'a> {
+    fn of(episode: &'a EpisodeReport, clock: &WallClock) -> Self {
+        let EpisodeReport { owners, target, failure, door, .. } = episode;
+        Self::new(owners, target, *failure, *door, clock)
+    }
+
     fn new(
         owners: &'a [model::Process],
         on: &'a Target,

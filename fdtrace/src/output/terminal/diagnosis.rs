@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use super::words::{Times, on_what, who, why};
 use crate::{
-    model::{Certainty, Diagnosis, DiagnosisReport, Failure, Remedy, When},
+    model::{Certainty, Diagnosis, DiagnosisReport, EpisodeReport, Failure, Remedy, When},
     output::sanitize,
 };
 
@@ -18,8 +18,9 @@ const WIDTH: usize = 100;
 /// A headline, and the lines below it.
 pub(super) fn report(report: &DiagnosisReport, times: &Times<'_>, follows: bool) -> String {
     let mut text = String::new();
+    let EpisodeReport { owners, target, door, failure, .. } = &report.episode;
     if !follows {
-        let reason = match report.failure {
+        let reason = match *failure {
             Failure::SynCookieSent => why(Failure::SynQueueFull),
             failure => why(failure),
         };
@@ -28,8 +29,8 @@ pub(super) fn report(report: &DiagnosisReport, times: &Times<'_>, follows: bool)
             text,
             "{} diagnosis  {} {}  {reason}",
             times.precise(report.at),
-            who(&report.owners),
-            on_what(&report.target, report.door)
+            who(owners),
+            on_what(target, *door)
         );
     }
     text + &lines(&report.diagnoses, INDENT, Detail::Brief)

@@ -5,8 +5,8 @@ use super::{
     words::{Times, Tone, counted, duration, failed_calls, headline, on_what, rate, who, why},
 };
 use crate::model::{
-    AcceptQueue, Ceiling, EpisodeReport, Failure, FdUsage, FileHandles, Limit, Outcome, Phase,
-    Refused,
+    AcceptQueue, Cause, Ceiling, Certainty, EpisodeReport, Failure, FdUsage, FileHandles, Known,
+    Limit, Outcome, Phase, Refused,
 };
 
 /// Between the parts of a line: wider than the spaces inside of one.
@@ -57,6 +57,9 @@ pub(super) fn episode(report: &EpisodeReport, times: &Times<'_>, colour: Colour)
         }
         Phase::Closed(outcome) => parts.push(ending(report, outcome)),
     }
+    if report.phase != Phase::Updated {
+        parts.extend(cause(report));
+    }
     parts.join(GAP) + "\n"
 }
 
@@ -69,6 +72,14 @@ const fn opening(failure: Failure) -> (&'static str, Tone) {
         // No client was lost.
         Failure::SynCookieSent => ("COOKIES", Tone::Warning),
     }
+}
+
+/// `why soft_limit_low`, as it was told before: at the end, and of an episode like an earlier one.
+fn cause(report: &EpisodeReport) -> Option<String> {
+    let Known { cause, certainty } = report.cause.filter(|known| known.cause != Cause::Unknown)?;
+    let likely = if certainty == Certainty::Likely { "likely " } else { "" };
+    let before = if report.phase == Phase::Opened { ", as before" } else { "" };
+    Some(format!("why {likely}{}{before}", cause.name()))
 }
 
 /// The clients that an episode of refusals refused.
@@ -127,7 +138,10 @@ fn ran_out(report: &EpisodeReport) -> Option<String> {
             let limit = limit.map_or_else(|| "?".to_owned(), |limit| limit.to_string());
             Some(format!("inotify instances of the user: limit {limit}"))
         }
-        Some(Ceiling::PipePages) => Some("pipe pages of the user".to_owned()),
+        Some(Ceiling::PipePages(limit)) => {
+            let limit = limit.map_or_else(|| "?".to_owned(), |limit| limit.to_string());
+            Some(format!("pages of the user's pipes: limit {limit}"))
+        }
         Some(Ceiling::IoUringTable) => {
             Some("table of direct descriptors full: connection lost".to_owned())
         }

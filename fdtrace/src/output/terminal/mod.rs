@@ -20,10 +20,7 @@ use std::io::{self, Write};
 use jiff::tz::TimeZone;
 
 use super::Sink;
-use crate::model::{
-    DiagnosisReport, Door, EpisodeReport, Failure, Phase, Process, ProcessId, Report, Target,
-    WallClock,
-};
+use crate::model::{Door, EpisodeReport, Failure, Phase, ProcessId, Report, Target, WallClock};
 use words::Times;
 
 /// Whether headlines have colour.
@@ -69,15 +66,13 @@ impl<W: Write> Sink for Terminal<W> {
         let text = match report {
             Report::Started(started) => start::started(started),
             Report::Episode(episode) => {
-                let EpisodeReport { owners, target, door, failure, .. } = &**episode;
                 if episode.phase == Phase::Opened {
-                    self.opened = Some(about(owners, target, *door, *failure));
+                    self.opened = Some(about(episode));
                 }
                 line::episode(episode, &times, self.colour)
             }
             Report::Diagnosed(report) => {
-                let DiagnosisReport { owners, target, door, failure, .. } = &**report;
-                let follows = opened == Some(about(owners, target, *door, *failure));
+                let follows = opened == Some(about(&report.episode));
                 diagnosis::report(report, &times, follows)
             }
             Report::Warning(report) => warning::line(report, &times, self.colour),
@@ -89,6 +84,7 @@ impl<W: Write> Sink for Terminal<W> {
     }
 }
 
-fn about(owners: &[Process], target: &Target, door: Door, failure: Failure) -> Opened {
-    (owners.first().map(|owner| owner.id), target.clone(), door, failure)
+fn about(episode: &EpisodeReport) -> Opened {
+    let EpisodeReport { owners, target, door, failure, .. } = episode;
+    (owners.first().map(|owner| owner.id), target.clone(), *door, *failure)
 }

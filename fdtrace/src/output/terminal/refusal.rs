@@ -65,7 +65,7 @@ pub(super) fn limit(queue: AcceptQueue, backlog: Backlog) -> Option<String> {
         if somaxconn == limit {
             "limit equals somaxconn".to_owned()
         } else {
-            format!("limit set at listen() (somaxconn is now {somaxconn})")
+            format!("limit is listen()'s backlog, or somaxconn then (now {somaxconn})")
         }
     })
 }
@@ -116,8 +116,13 @@ mod tests {
             ),
             (128, Some(5), Some(128), Some("limit equals somaxconn")),
             (128, None, Some(128), Some("limit equals somaxconn")),
-            (128, None, Some(4096), Some("limit set at listen() (somaxconn is now 4096)")),
-            (128, None, Some(64), Some("limit set at listen() (somaxconn is now 64)")),
+            (
+                128,
+                None,
+                Some(4096),
+                Some("limit is listen()'s backlog, or somaxconn then (now 4096)"),
+            ),
+            (128, None, Some(64), Some("limit is listen()'s backlog, or somaxconn then (now 64)")),
             (128, None, None, None),
             (128, Some(5), None, None),
         ];

@@ -3,6 +3,7 @@
 use std::{
     fs,
     os::fd::{FromRawFd as _, OwnedFd},
+    process::Command,
 };
 
 use nix::{
@@ -28,6 +29,8 @@ pub(super) const TESTS: &[Test] = &[
     ("inotify_at_its_instances_is_no_lack_of_descriptors", instances),
     ("limits_that_fdtrace_does_not_know_are_no_lack_of_descriptors", unknown_limits),
     ("inotify_without_fds_is_not_counted", without_fds),
+    ("who_has_a_users_inotify_instances_is_told", instances_are_told),
+    ("who_has_a_users_pipes_is_told", pipe_pages_are_told),
 ];
 
 /// A user that nobody is, so that nothing is in use. Limits are per user.
@@ -55,6 +58,15 @@ pub(super) fn run(spec: &Spec<'_>) {
             // SAFETY: a name that lives long enough, and no attributes.
             unsafe { libc::syscall(libc::SYS_mq_open, name.as_ptr(), flags, 0o600, none) }
         },
+        "pipe2" => || {
+            let mut ends = [0; 2];
+            // SAFETY: two numbers to be written.
+            match unsafe { libc::syscall(libc::SYS_pipe2, ends.as_mut_ptr(), libc::O_CLOEXEC) } {
+                // The other end is never closed: the process ends soon.
+                0 => ends[0].into(),
+                failed => failed,
+            }
+        },
         other => panic!("call={other}"),
     };
     table::limit(SOFT);
@@ -78,6 +90,10 @@ pub(super) fn run(spec: &Spec<'_>) {
     // There are still descriptors.
     drop(fs::File::open("/dev/null").unwrap());
     say("done", &json!({ "failures": failures }));
+    wait();
+    // Where something was done about it.
+    let again = Errno::result(make()).map(drop);
+    say("done", &json!({ "again": format!("{again:?}") }));
     wait();
 }
 
@@ -106,6 +122,64 @@ fn instances() {
         assert_counted(&fdtrace.stop(), workload.pid(), &[(call, "EMFILE", 109)]);
         workload.end();
     }
+}
+
+/// What is in a file of /proc/sys, until this is dropped.
+struct Setting {
+    path: &'static str,
+    before: String,
+}
+
+impl Setting {
+    fn keep(path: &'static str) -> Self {
+        Self { path, before: fs::read_to_string(path).unwrap() }
+    }
+}
+
+impl Drop for Setting {
+    fn drop(&mut self) {
+        let _ = fs::write(self.path, &self.before);
+    }
+}
+
+/// A user has all it may have: who holds them is told, and the remedy ends it.
+fn told_and_ended(call: &str, errno: &str, cause: &str, path: &'static str) {
+    let setting = Setting::keep(path);
+    if call == "pipe2" {
+        fs::write(path, "128").unwrap();
+    }
+    let mut workload = Workload::start(&format!("doors=own call={call} failures=3"));
+    assert_eq!(workload.ready["end"], errno);
+    let mut fdtrace = fdtrace(&["--fds"]);
+    let pid = workload.pid();
+    assert_eq!(workload.fail(), 3);
+    let fields = json!({ "process": { "pid": pid }, "failure": errno, "door": call });
+    let (_, told) = fdtrace.wait_for_report("episode_diagnosed", &fields);
+    let found = &told["diagnoses"][0];
+    println!("  {}", found["why"]);
+    assert_eq!((&found["cause"], &found["certainty"]), (&json!(cause), &json!("certain")));
+    let held = number(&workload.ready, "/held");
+    let holder = found["evidence"].as_array().unwrap().iter().find(|one| one["fact"] == "holder");
+    let holder = holder.unwrap()["value"].as_str().unwrap();
+    assert!(holder.contains(&format!("[{pid}] ")), "{holder}");
+    let number: u64 = holder.rsplit(' ').next().unwrap().parse().unwrap();
+    // Its stdin, its stdout and perhaps its stderr are pipes too.
+    assert!((held..=held + 3).contains(&number), "{number} of {held}");
+    let command = found["remedies"][0]["command"].as_str().unwrap();
+    assert!(Command::new("sh").args(["-c", command]).status().unwrap().success(), "{command}");
+    workload.go();
+    assert_eq!(workload.done()["again"], "Ok(())");
+    drop(setting);
+    fdtrace.stop();
+    workload.end();
+}
+
+fn instances_are_told() {
+    told_and_ended("inotify_init1", "EMFILE", "inotify_instances", MAX_INSTANCES);
+}
+
+fn pipe_pages_are_told() {
+    told_and_ended("pipe2", "ENFILE", "pipe_pages", "/proc/sys/fs/pipe-user-pages-hard");
 }
 
 /// fs.fanotify.max_user_groups and RLIMIT_MSGQUEUE. No descriptor is refused, so that only a form that

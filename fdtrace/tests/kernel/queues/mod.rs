@@ -5,6 +5,7 @@ mod case;
 mod clients;
 mod closing;
 mod device;
+mod diagnosed;
 mod final_ack;
 mod flood;
 mod network;
@@ -26,4 +27,5 @@ pub(crate) const TESTS: &[&[Test]] = &[
     owners::TESTS,
     polled::TESTS,
     flood::TESTS,
+    diagnosed::TESTS,
 ];

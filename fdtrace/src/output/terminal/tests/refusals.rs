@@ -123,7 +123,7 @@ fn where_the_limit_comes_from() {
     line_of(Some(128), Some(4096), "limit is listen()'s backlog 128");
     line_of(Some(511), Some(128), "limit is somaxconn 128 (listen asked for 511)");
     line_of(None, Some(128), "limit equals somaxconn");
-    line_of(None, Some(4096), "limit set at listen() (somaxconn is now 4096)");
+    line_of(None, Some(4096), "limit is listen()'s backlog, or somaxconn then (now 4096)");
 }
 
 #[test]

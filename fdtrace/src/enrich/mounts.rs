@@ -15,7 +15,7 @@ const MOST_MOUNTS: u64 = 16 * 1024 * 1024;
 const MOST_PATHS: usize = 4;
 
 /// Where each of them is mounted.
-pub(super) fn namespaces(root: &Path) -> BTreeMap<u32, Vec<PathBuf>> {
+pub(in crate::enrich) fn namespaces(root: &Path) -> BTreeMap<u32, Vec<PathBuf>> {
     let mut all: BTreeMap<u32, Vec<PathBuf>> = BTreeMap::new();
     // fdtrace may have mounts of its own, when a service manager starts it.
     for process in ["self", "1"] {

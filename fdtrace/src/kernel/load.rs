@@ -162,7 +162,8 @@ impl Kernel {
         self.slots.first_record(slot)
     }
 
-    /// Makes the count of a slot readable: must come before it is read.
+    /// Makes the count of a slot readable. Where this fails, [`Self::count`] would say nothing was
+    /// counted.
     pub fn map_slot(&self, slot: u32) -> io::Result<()> {
         self.slots.map(slot)
     }

@@ -48,7 +48,7 @@ impl Slots {
         Ok(())
     }
 
-    /// Makes what is counted for the slot readable. What was not, reads as nothing.
+    /// Makes what is counted for the slot readable.
     pub(super) fn map(&self, slot: u32) -> io::Result<()> {
         for cpu in 0..self.cpus {
             let word = self.cell_word(cpu, slot);
@@ -64,6 +64,9 @@ impl Slots {
 
     /// The count of whatever key uses the slot.
     pub(super) fn read(&self, slot: u32) -> Count {
+        if let Err(error) = self.map(slot) {
+            log::error!("the count of slot {slot} cannot be read: mmap: {error}");
+        }
         (0..self.cpus).fold(Count::default(), |sum, cpu| {
             let word = self.cell_word(cpu, slot);
             let load = |word| {

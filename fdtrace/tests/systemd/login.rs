@@ -111,6 +111,6 @@ fn log_in_again(mut fdtrace: Fdtrace, login: &mut Login, before: u32) {
     login.end();
     let count = ends(&mut fdtrace, before, "exited");
     let _again = Login::start();
-    Clients::new().are_served(150);
+    Clients::new().are_served(70);
     settle(fdtrace, before, count);
 }

@@ -19,11 +19,12 @@ use crate::{
 
 /// How long anything may take: the machine is emulated.
 const PATIENCE: Duration = Duration::from_secs(30);
-/// How long a client waits before it is said to be left waiting.
-const WAITING: Duration = Duration::from_secs(3);
 /// fdtrace takes a file for changed after a start only where it is by more than the dates are exact
 /// to.
 const LATER: Duration = Duration::from_millis(2500);
+
+/// More than any of the limits has room for.
+const MOST_CLIENTS: usize = 200;
 
 pub(crate) const PORT: u16 = 9088;
 /// Its name, as fdtrace shows it.
@@ -65,7 +66,6 @@ impl Drop for Unit {
             let _ = fs::remove_file(format!("{dir}/web.service"));
             let _ = fs::remove_dir_all(format!("{dir}/web.service.d"));
         }
-        let _ = Command::new("systemctl").arg("daemon-reload").status();
     }
 }
 
@@ -119,42 +119,42 @@ impl Clients {
         Self(Vec::new())
     }
 
-    /// One more; whether it is served.
     #[track_caller]
-    fn one(&mut self) -> bool {
-        let mut client = TcpStream::connect((Ipv4Addr::LOCALHOST, PORT)).expect("connect");
-        client.set_read_timeout(Some(WAITING)).unwrap();
-        let mut answer = [0; 3];
-        let is_served = client.read_exact(&mut answer).is_ok();
+    fn come(&mut self) {
+        let client = TcpStream::connect((Ipv4Addr::LOCALHOST, PORT)).expect("connect");
+        client.set_read_timeout(Some(PATIENCE)).unwrap();
         self.0.push(client);
-        is_served
     }
 
-    /// One after the other, until one is left waiting.
+    /// Until the server of that process has failed; one more, who waits, is the last.
     #[track_caller]
-    pub(crate) fn until_one_waits(&mut self, at_most: usize) {
-        for _ in 0..at_most {
-            if !self.one() {
-                return;
+    fn until_it_fails(&mut self, pid: u32) {
+        for _ in 0..MOST_CLIENTS {
+            self.come();
+            // So that no more are left waiting than its queue has room for.
+            sleep(Duration::from_millis(5));
+            if web::failures(pid) > 0 {
+                return self.come();
             }
         }
-        panic!("{at_most} clients were served, and none was left waiting");
+        panic!("{MOST_CLIENTS} clients came, and the server has not failed");
     }
 
     /// So many more, all of them served.
     #[track_caller]
     pub(crate) fn are_served(&mut self, count: usize) {
-        for at in 0..count {
-            assert!(self.one(), "client {at} of {count} is left waiting");
+        for _ in 0..count {
+            self.come();
+            self.last_is_served();
         }
     }
 
-    /// Whether the one that was left waiting is served by now.
+    /// Whoever came last is served, also after having been left waiting.
     #[track_caller]
     pub(crate) fn last_is_served(&mut self) {
         let mut answer = [0; 3];
         let last = self.0.last_mut().unwrap();
-        last.read_exact(&mut answer).expect("the client that was left waiting is served");
+        last.read_exact(&mut answer).expect("the server serves its last client");
     }
 }
 
@@ -176,7 +176,7 @@ pub(crate) fn exhaust(
     pid: u32,
     failure: &str,
 ) -> Diagnosed {
-    clients.until_one_waits(400);
+    clients.until_it_fails(pid);
     let fields = episode(pid, failure);
     fdtrace.reported("episode_opened", &fields);
     Diagnosed::of(fdtrace, &fields)

@@ -32,7 +32,7 @@ pub(crate) fn failures(pid: u32) -> u64 {
     text.trim().parse().unwrap()
 }
 
-/// `inotify`, or the port to listen on.
+/// `inotify`, or the port to listen on, and after a comma how many descriptors to hold besides.
 pub(crate) fn run(spec: &str) {
     let own = std::process::id();
     let mut failures = Failures { file: File::create(count_file(own)).unwrap(), count: 0 };
@@ -40,7 +40,10 @@ pub(crate) fn run(spec: &str) {
     if spec == "inotify" {
         watch(&mut failures);
     }
-    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, spec.parse().unwrap())).unwrap();
+    let (port, held) = spec.split_once(',').unwrap_or((spec, "0"));
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, port.parse().unwrap())).unwrap();
+    let held = 0..held.parse::<u32>().unwrap();
+    let _held: Vec<_> = held.map(|_| File::open("/dev/null").unwrap()).collect();
     // So that a test can read in the log what it was given.
     println!("{:?}", getrlimit(Resource::RLIMIT_NOFILE).unwrap());
     let mut clients = Vec::new();

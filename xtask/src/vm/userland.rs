@@ -54,8 +54,13 @@ pub(crate) fn add<W: Write>(archive: &mut Archive<W>) -> Result<()> {
     add_tree(archive, &dir, &dir)?;
     let unit = format!("/etc/systemd/system/{UNIT}");
     archive.file(&unit, 0o644, include_bytes!("userland.service"))?;
-    // An empty one: systemd would ask on the console for what a first boot sets.
+    // What a first boot would set; without it systemd asks for it on the console.
     archive.file("/etc/machine-id", 0o444, b"0123456789abcdef0123456789abcdef\n")?;
+    for kind in ["auth", "account", "password", "session"] {
+        let path = format!("/etc/pam.d/common-{kind}");
+        archive.file(&path, 0o644, format!("{kind} required pam_permit.so\n").as_bytes())?;
+    }
+    archive.directory("/etc/sysctl.d")?;
     Ok(())
 }
 

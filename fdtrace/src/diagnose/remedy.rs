@@ -50,7 +50,9 @@ pub(super) fn now(facts: &LimitFacts<'_>, bite: Bite, wanted: Option<u64>) -> Ve
     }
     let supervisor = provenance.chain.iter().skip(1).find(|one| one.role.restarts_children());
     if let Some(supervisor) = supervisor
-        && supervisor.limits.is_some_and(|limits| super::number(limits.soft) < target)
+        // Where it has a higher one, what it starts is given less on the way.
+        && supervisor.limits.is_some_and(|limits| super::number(limits.soft) <= bite.soft)
+        && bite.soft < target
     {
         remedies.push(remedy(
             When::Now,

@@ -35,6 +35,7 @@ mod started;
     reason = "nobody here wrote it"
 )]
 mod tcp_echo;
+mod unknown;
 
 use std::process::ExitCode;
 
@@ -66,6 +67,7 @@ fn main() -> ExitCode {
         started::TESTS,
         leaks::TESTS,
         queues::TESTS,
+        unknown::TESTS,
     ];
     let trials = tests
         .concat()

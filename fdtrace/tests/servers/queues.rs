@@ -67,28 +67,32 @@ fn somaxconn() {
     });
 }
 
-/// Its only thread uses a core up, and accepts now and then.
+/// Its only thread uses a core up, and accepts now and then. On a host that is busy itself it may
+/// have had too little of a core to tell: then it is started anew.
 fn computes() {
-    let mut fdtrace = Fdtrace::start(&[]);
-    let home = Home::new();
-    let port = home.port;
-    let mut server = home.start(&mut command(port, 4, "busy"), NOFILE, NOFILE);
-    let (said, pid) = overflows(&mut fdtrace, &server);
-    let first = said.first();
-    assert_eq!(first["cause"], "slow_acceptor", "{first:#}");
-    // Where the host is busy, the thread does not get its core.
-    let why = first["why"].as_str().unwrap();
-    assert!(why.contains("uses a core up") || why.contains("gets no core"), "{why}");
-    if why.contains("uses a core up") {
-        let [first, _] = said.texts("for_good")[..] else { panic!("{:#}", said.first()) };
-        assert!(
-            first.starts_with("accept on a thread of its own, or take the work off"),
-            "{first}"
-        );
-    }
-    // The work is taken off it.
-    server.restart(&mut command(port, 4096, "late"), NOFILE, NOFILE);
-    ends(fdtrace, &server, pid);
+    const ATTEMPTS: u32 = 4;
+    let attempt = |_| {
+        let mut fdtrace = Fdtrace::start(&[]);
+        let home = Home::new();
+        let port = home.port;
+        let mut server = home.start(&mut command(port, 4, "busy"), NOFILE, NOFILE);
+        let (said, pid) = overflows(&mut fdtrace, &server);
+        let is_told = said.first()["cause"] == "slow_acceptor";
+        if is_told {
+            let why = said.first()["why"].as_str().unwrap();
+            let computes = why.starts_with("one thread, ") && why.contains(" uses a core up ");
+            assert!(computes || why.contains(" gets no core for "), "{why}");
+            if computes {
+                let to_do = said.texts("for_good")[0];
+                assert!(to_do.ends_with("or take the work off the accepting one"), "{to_do}");
+            }
+            // The work is taken off it, and its queue has room.
+            server.restart(&mut command(port, 4096, "late"), NOFILE, NOFILE);
+            ends(fdtrace, &server, pid);
+        }
+        is_told
+    };
+    assert!((0..ATTEMPTS).any(attempt), "{ATTEMPTS} times, nobody saw what it does");
 }
 
 fn listener(server: &Server) -> Value {

@@ -78,7 +78,7 @@ fn before_minfds_was_raised() {
     server.stop();
     let logged = server.lines("server.log", go::FAILED).len() as u64;
     println!("    logged {logged}, counted {}", run.count(&emfile(pid)));
-    assert_eq!((run.count(&json!({})), number(&closed, "/count")), (logged, logged));
+    assert_eq!((run.count(&of(&server)), number(&closed, "/count")), (logged, logged));
     run.assert_lost_nothing();
 }
 
@@ -190,7 +190,7 @@ fn settle(mut fdtrace: Fdtrace, mut server: Server, pid: u32) {
     server.stop();
     let logged = server.lines("output", go::FAILED).len() as u64;
     println!("    logged {logged}, counted {}", run.count(&emfile(pid)));
-    assert_eq!((run.count(&json!({})), number(&closed, "/count")), (logged, logged));
+    assert_eq!((run.count(&of(&server)), number(&closed, "/count")), (logged, logged));
     run.assert_lost_nothing();
 }
 
@@ -200,6 +200,11 @@ fn serves(server: &Server, count: usize) {
     let mut clients = Clients::of(server.port(), HTTP);
     clients.open(count);
     clients.last_are_served(count);
+}
+
+/// Whatever failed there, of whichever process.
+fn of(server: &Server) -> Value {
+    json!({ "listener": { "port": server.port() } })
 }
 
 fn emfile(pid: u32) -> Value {

@@ -47,6 +47,10 @@ pub(super) fn of_shell(
     }
     let path = PathBuf::from(OsStr::from_bytes(first));
     let path = if path.is_absolute() { path } else { cwd?.join(path) };
+    // What it was handed on a descriptor is no script that can be found again.
+    if path.starts_with("/dev") || path.starts_with("/proc") {
+        return None;
+    }
     match root.read(&path) {
         Ok(text) => last(&text?),
         Err(error) => {

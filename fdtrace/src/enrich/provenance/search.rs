@@ -10,7 +10,7 @@ use super::{
     run_script, supervisord, systemd,
     users::{self, User},
 };
-use crate::model::{LoginLimits, Manager, Role, Runtime, Setting, Unit};
+use crate::model::{FdLimits, LoginLimits, Manager, Role, Runtime, Setting, Unit};
 
 /// What the search knows and has found.
 pub(super) struct Search<'a> {
@@ -96,8 +96,14 @@ impl Search<'_> {
     }
 
     fn shell_script(&mut self, at: usize) -> Option<Setting> {
-        let member = &self.members[at];
-        if member.ancestor.role != Role::Shell {
+        let (own, member) = (&self.members[0], &self.members[at]);
+        // One with other limits has not given them.
+        let has_same = |limits: FdLimits| {
+            own.ancestor
+                .limits
+                .is_some_and(|own| own.soft == limits.soft || own.hard == limits.hard)
+        };
+        if member.ancestor.role != Role::Shell || !member.ancestor.limits.is_some_and(has_same) {
             return None;
         }
         let root = self.root_of(at)?;

@@ -10,7 +10,11 @@ use std::{
     process::{Command, Stdio},
 };
 
-use nix::{libc, unistd::User};
+use nix::{
+    libc,
+    sys::signal::{Signal, kill},
+    unistd::{Pid, User},
+};
 use serde_json::{Value, json};
 
 use crate::{
@@ -39,9 +43,13 @@ fn gone() {
     command.args(["-c", SCRIPT]).stdin(Stdio::null()).stdout(Stdio::null());
     // SAFETY: `prepare` makes system calls only, which is allowed between fork and exec.
     unsafe { command.pre_exec(|| prepare(LIMIT, LIMIT)) };
+    // It cannot be as quick as to look while the process is still there.
+    let looks = Pid::from_raw(i32::try_from(fdtrace.pid()).unwrap());
+    kill(looks, Signal::SIGSTOP).unwrap();
     let mut child = command.spawn().unwrap();
     let process = json!({ "process": { "pid": child.id() } });
     assert!(child.wait().unwrap().success());
+    kill(looks, Signal::SIGCONT).unwrap();
     let fields = json!({ "process": process["process"], "outcome": "exited" });
     fdtrace.reported("episode_closed", &fields);
     let run = fdtrace.stop();
@@ -51,7 +59,7 @@ fn gone() {
             println!("    {diagnosis:#}");
             assert_eq!(diagnosis["certainty"], "likely");
             assert!(!unknown(diagnosis).is_empty(), "{diagnosis:#}");
-            // There is nobody whose limit could be raised.
+            // There is nobody any more whose limit could be raised.
             assert_no_process_is_told_of(diagnosis, child.id());
         }
     }

@@ -103,6 +103,9 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         "all" => series.held_to,
         name => name == series.name,
     };
+    if args.systemd && args.arch != Arch::X86_64 {
+        bail!("the userland with systemd is unpacked for x86-64 alone");
+    }
     let mut total = Counts::default();
     let mut failed = Vec::new();
     for series in SERIES.iter().filter(wanted) {

@@ -93,7 +93,7 @@ pub(super) fn for_good(
             let own = &provenance.chain[0];
             let found = match &setting.source {
                 SettingSource::Own { program } => {
-                    of_program(provenance, setting, *program, target, bite)
+                    of_program(facts, setting, *program, target, bite)
                 }
                 SettingSource::RunScript => run_script(process, above, setting, target, bite),
                 _ => of_setting(process, own, setting, target, bite),

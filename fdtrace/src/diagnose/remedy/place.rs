@@ -1,14 +1,16 @@
 //! What to write where, for each kind of setting.
 
+use std::fmt::Write as _;
+
 use super::{path, remedy, replace, within};
 use crate::{
     diagnose::{
-        Bite, number,
+        Bite, Failed, LimitFacts, number,
         words::{at, name, quoted},
     },
     model::{
-        Ancestor, ContainerRuntime, FileFact, Manager, Place, Program, Provenance, Remedy, Role,
-        Setting, SettingSource, Unit, When,
+        Ancestor, ContainerRuntime, FileFact, Manager, Place, Program, Remedy, Role, Setting,
+        SettingSource, Unit, When,
     },
 };
 
@@ -41,12 +43,13 @@ pub(super) fn of_setting(
 }
 
 pub(super) fn of_program(
-    provenance: &Provenance,
+    facts: &LimitFacts<'_>,
     setting: &Setting,
     program: Program,
     target: u64,
     bite: Bite,
 ) -> Option<Remedy> {
+    let provenance = facts.provenance;
     let own = provenance.chain.first()?;
     // A worker of nginx sets its limit with the privileges that its master still has.
     let master = provenance.chain.get(1).filter(|parent| parent.comm == own.comm).unwrap_or(own);
@@ -57,11 +60,20 @@ pub(super) fn of_program(
         return None;
     }
     let directive = program.directive();
-    let reload = format!("kill -HUP {}", master.id.pid);
+    let mut reload = format!("kill -HUP {}", master.id.pid);
+    let mut why = "";
+    // The master tells of new workers by passing descriptors, and a worker that has no room for one
+    // hears nothing from it any more, not even that it shall end (os/unix/ngx_channel.c
+    // ngx_read_channel, nginx 1.22).
+    if facts.failed != Failed::Nothing && master.id != own.id {
+        let _ = write!(reload, " && kill -QUIT {}", own.id.pid);
+        why = "; a worker without a free descriptor cannot hear of a reload, and is told itself";
+    }
     let (value, then) = match program {
-        Program::Nginx => {
-            (format!("{directive} {target};"), format!("then reload nginx, no restart: {reload}"))
-        }
+        Program::Nginx => (
+            format!("{directive} {target};"),
+            format!("then reload nginx, no restart: {reload}{why}"),
+        ),
         Program::Redis => (
             format!("{directive} {}", target.saturating_sub(32)),
             "then restart it; it needs 32 descriptors beside those of its clients".into(),

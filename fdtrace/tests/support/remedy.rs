@@ -1,5 +1,7 @@
 //! What fdtrace says of an episode, and doing what it says: with nothing that the test knows itself.
 
+#![allow(clippy::print_stdout, reason = "a test's log should show what was said and done")]
+
 use std::process::Command;
 
 use serde_json::Value;

@@ -7,6 +7,7 @@ mod arm64;
 mod bpf_linker;
 mod kernels;
 mod packages;
+mod userland;
 
 use std::fs;
 
@@ -39,7 +40,8 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     let machines: Vec<_> = args.machines().collect();
     let no_kernel = |(series, arch): &(&Series, Arch)| Kernel::find(series, *arch).is_err();
 
-    if !missing.is_empty() || machines.iter().any(no_kernel) {
+    let no_userland = !args.ebpf_only && !userland::is_there();
+    if !missing.is_empty() || machines.iter().any(no_kernel) || no_userland {
         println!("reading the package lists");
         apt::update()?;
     }
@@ -65,6 +67,9 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         if let Ok(kernel) = Kernel::find(series, arch) {
             println!("kernel {name}: {}", kernel.release);
         }
+    }
+    if !args.ebpf_only {
+        userland::unpack(args.mirror.as_deref())?;
     }
     if args.arm64 {
         arm64::unpack()?;

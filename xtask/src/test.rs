@@ -12,8 +12,8 @@ use crate::build_ebpf::{self, Checked};
 use crate::counts::Counts;
 use crate::proc::{cargo, heading, run as run_command};
 use crate::vm::arch::Arch;
-use crate::vm::kernel::Series;
-use crate::vm::{Boot, Task};
+use crate::vm::kernel::{SERIES, Series};
+use crate::vm::{Boot, Task, Userland, userland};
 use crate::{layers, setup};
 use targets::Targets;
 
@@ -30,7 +30,7 @@ pub(crate) struct Args {
     /// The tests with real servers (root)
     #[arg(long)]
     servers: bool,
-    /// The kernel tests on Debian's kernels, in a virtual machine
+    /// The kernel tests on Debian's kernels and those with systemd, in a virtual machine
     #[arg(long)]
     vm: bool,
     /// There with every form of the probes on every kernel, not only with two
@@ -101,18 +101,24 @@ fn all(args: &Args, total: &mut Counts) -> Result<()> {
         targets.require("kernel")?;
         for series in Series::held_to() {
             for form in forms(series, args.every_form) {
-                *total += boot(series, Arch::X86_64, "", Task::Tests(&[]), form)?;
+                *total +=
+                    boot(series, Arch::X86_64, Userland::Busybox, "", Task::Tests(&[]), form)?;
             }
+        }
+        targets.require("systemd")?;
+        for series in SERIES.iter().filter(|series| userland::is_for(series)) {
+            let task = Task::Tests(&[]);
+            *total += boot(series, Arch::X86_64, Userland::Systemd, "", task, "auto")?;
         }
         for series in Series::held_to() {
             let task = Task::Shell(EXPECT_UNSUPPORTED);
-            *total += boot(series, Arch::X86_64, LOCKED_DOWN, task, "auto")?;
+            *total += boot(series, Arch::X86_64, Userland::Busybox, LOCKED_DOWN, task, "auto")?;
         }
     }
     if args.arm64 {
         targets.require("kernel")?;
         for series in Series::held_to() {
-            *total += boot(series, Arch::Arm64, "", Task::Tests(&[]), "auto")?;
+            *total += boot(series, Arch::Arm64, Userland::Busybox, "", Task::Tests(&[]), "auto")?;
         }
     }
     Ok(())
@@ -158,6 +164,7 @@ fn unit(targets: &Targets) -> Result<Counts> {
 fn boot(
     series: &'static Series,
     arch: Arch,
+    userland: Userland,
     append: &str,
     task: Task<'_>,
     form: &str,
@@ -166,7 +173,8 @@ fn boot(
     println!("probes in the form: {form}");
     let env = [format!("FDTRACE_TEST_FORM={form}").parse()?];
     let outcome =
-        Boot { series, arch, append, task, env: &env, add: &[], timeout: VM_TIMEOUT }.run()?;
+        Boot { series, arch, userland, append, task, env: &env, add: &[], timeout: VM_TIMEOUT }
+            .run()?;
     let mut counts = outcome.counts;
     if outcome.exit_code != 0 && counts.failed == 0 {
         // The line failed, or a test program fell over before it could tell of a failure.

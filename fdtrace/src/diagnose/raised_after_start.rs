@@ -3,7 +3,7 @@
 use super::{
     Bite, Failed, LimitFacts, limit, limits_as_evidence,
     origin::{Origin, Raised},
-    remedy::{self, remedy, restart_of},
+    remedy::{self, remedy, restart_of, restart_of_script},
     words::{at, directive, name, span, the_limit},
 };
 use crate::model::{
@@ -134,7 +134,9 @@ fn keep(
             simple(format!("the setting is right by now: restart or reload {who}"), None)
         }
         SettingSource::RunScript => {
-            simple(format!("the script is right by now: restart {who}"), None)
+            let restart = restart_of_script(raised.file, chain.get(raised.at + 1))
+                .filter(|_| process.container.is_none());
+            simple(format!("the script is right by now: restart {who}{and_own}"), restart)
         }
         SettingSource::Container { .. } | SettingSource::ContainerDefault { .. } => {
             simple("the setting is right by now: create the container anew".into(), None)

@@ -2,8 +2,8 @@
 
 mod place;
 
-pub(super) use self::place::restart_of;
-use self::place::{of_program, of_setting};
+use self::place::{of_program, of_setting, run_script};
+pub(super) use self::place::{restart_of, restart_of_script};
 use super::{
     Bite, LimitFacts,
     words::{at, name, quoted},
@@ -50,7 +50,9 @@ pub(super) fn now(facts: &LimitFacts<'_>, bite: Bite, wanted: Option<u64>) -> Ve
     }
     let supervisor = provenance.chain.iter().skip(1).find(|one| one.role.restarts_children());
     if let Some(supervisor) = supervisor
-        && supervisor.limits.is_some_and(|limits| super::number(limits.soft) < target)
+        // Where it has a higher one, what it starts is given less on the way.
+        && supervisor.limits.is_some_and(|limits| super::number(limits.soft) <= bite.soft)
+        && bite.soft < target
     {
         remedies.push(remedy(
             When::Now,
@@ -84,14 +86,16 @@ pub(super) fn for_good(
         ));
     }
     for (at, process) in provenance.chain.iter().enumerate() {
+        let above = provenance.chain.get(at + 1);
         // Above the holder, a setting is no use to the process: it would not inherit it.
         let settings = process.settings.iter().filter(|_| at <= holder);
         for setting in settings {
             let own = &provenance.chain[0];
             let found = match &setting.source {
                 SettingSource::Own { program } => {
-                    of_program(provenance, setting, *program, target, bite)
+                    of_program(facts, setting, *program, target, bite)
                 }
+                SettingSource::RunScript => run_script(process, above, setting, target, bite),
                 _ => of_setting(process, own, setting, target, bite),
             };
             if let Some(found) = found {
@@ -100,9 +104,19 @@ pub(super) fn for_good(
             }
         }
     }
+    let above = provenance.chain.get(holder + 1);
     let holder = provenance.chain.get(holder);
-    remedies.extend(holder.map(|holder| by_hand(holder, target)));
+    remedies.extend(holder.map(|holder| by_hand(holder, within(holder, above, target, bite))));
     remedies
+}
+
+/// As much of the target as who may not raise its hard limit has from above. Where that is not more
+/// than it has now, it has to come from there.
+fn within(process: &Ancestor, above: Option<&Ancestor>, target: u64, bite: Bite) -> u64 {
+    let may_not = process.may_raise_hard == Some(false);
+    let most = above.filter(|_| may_not).and_then(|above| above.limits);
+    let most = most.map(|limits| super::number(limits.hard)).filter(|most| *most > bite.soft);
+    target.min(most.unwrap_or(u64::MAX))
 }
 
 /// Where no setting was found: whoever starts it must.

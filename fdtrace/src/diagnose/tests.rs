@@ -307,7 +307,7 @@ fn programs_with_settings_of_their_own() {
     );
     assert_eq!(
         commands(&found)[1],
-        "sed -i '3s|.*|worker_rlimit_nofile 65536;|' /etc/nginx/nginx.conf && kill -HUP 699"
+        "sed -i '3s|.*|worker_rlimit_nofile 65536;|' /etc/nginx/nginx.conf && kill -HUP 699 && kill -QUIT 700"
     );
     // It sets none: then what it inherits can be changed in its own file all the same.
     nginx.chain[0].settings[0].soft = None;

@@ -36,7 +36,7 @@ pub(super) fn directive(setting: &Setting) -> String {
         SettingSource::Login { user } => format!("nofile of {user}"),
         SettingSource::Container { .. } => "the container's nofile ulimit".into(),
         SettingSource::ContainerDefault { .. } => "the default nofile ulimit of containers".into(),
-        SettingSource::RunScript => "the run script's limit".into(),
+        SettingSource::RunScript => "the script's limit".into(),
         SettingSource::Own { program } => program.directive().into(),
     }
 }

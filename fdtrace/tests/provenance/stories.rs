@@ -276,12 +276,7 @@ fn run_scripts() {
     });
     tree.write("srv/run", "#!/bin/sh\nulimit -n 512\nexec /srv/web\n");
     let found = diagnosed(&tree.read(51));
-    check(
-        &found,
-        Cause::HardLimitLow,
-        Certainty::Certain,
-        &["the run script's limit in /srv/run:2"],
-    );
+    check(&found, Cause::HardLimitLow, Certainty::Certain, &["the script's limit in /srv/run:2"]);
 }
 
 /// Each fact in turn cannot be read: the rest is said, nothing is invented, and the reason is told.

@@ -22,8 +22,8 @@ pub(crate) const TESTS: &[Test] =
     &[("go_under_supervisord", go_under_supervisord), ("go_raises_its_soft_limit", go_alone)];
 
 /// Its name, too: 15 bytes are what the kernel keeps.
-const PROGRAM: &str = "dataforwardsrv";
-const FAILED: &str = "http: Accept error: accept";
+pub(crate) const PROGRAM: &str = "dataforwardsrv";
+pub(crate) const FAILED: &str = "http: Accept error: accept";
 
 /// The story that fdtrace was written for: supervisord's limit is its children's.
 fn go_under_supervisord() {
@@ -112,7 +112,7 @@ fn first_failure(server: &Server, log: &str) -> Timestamp {
 }
 
 #[track_caller]
-fn under_supervisord(limit: u64) -> Server {
+pub(crate) fn under_supervisord(limit: u64) -> Server {
     let home = Home::new();
     let dir = home.path("");
     let config = format!(
@@ -141,23 +141,34 @@ fn under_supervisord(limit: u64) -> Server {
         port = home.port,
     );
     let config = home.file("supervisord.conf", &config);
+    home.start(&mut supervisord(&config), limit, limit)
+}
+
+pub(crate) fn supervisord(config: &Path) -> Command {
     let mut command = Command::new(program("supervisord"));
-    home.start(command.arg("--nodaemon").arg("--configuration").arg(config), limit, limit)
+    command.arg("--nodaemon").arg("--configuration").arg(config);
+    command
 }
 
 /// Whom supervisord says it started.
 #[track_caller]
-fn pid_of_supervisorctl(server: &Server) -> u32 {
-    let mut command = Command::new(program("supervisorctl"));
-    command.arg("--configuration").arg(server.path("supervisord.conf")).args(["pid", PROGRAM]);
-    let output = command.output().expect("run supervisorctl");
-    let text = String::from_utf8(output.stdout).unwrap();
+pub(crate) fn pid_of_supervisorctl(server: &Server) -> u32 {
+    let text = supervisorctl(server, "pid");
     text.trim().parse().unwrap_or_else(|_| panic!("supervisorctl says {text:?}"))
+}
+
+/// What supervisorctl says when it does that to the server.
+#[track_caller]
+pub(crate) fn supervisorctl(server: &Server, what: &str) -> String {
+    let mut command = Command::new(program("supervisorctl"));
+    command.arg("--configuration").arg(server.path("supervisord.conf")).args([what, PROGRAM]);
+    let output = command.output().expect("run supervisorctl");
+    String::from_utf8(output.stdout).unwrap()
 }
 
 /// Compiles the server; cargo's directory keeps what is compiled already.
 #[track_caller]
-fn build() -> PathBuf {
+pub(crate) fn build() -> PathBuf {
     let dir = Path::new(env!("CARGO_TARGET_TMPDIR")).join("servers-go");
     let binary = dir.join(PROGRAM);
     let output = Command::new(program("go"))

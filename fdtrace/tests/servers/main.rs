@@ -13,15 +13,19 @@
 mod support;
 
 mod asyncio;
+mod careless;
 mod clients;
 mod clock;
 mod exhausted;
 mod go;
+mod leaks;
 mod nginx;
 mod node;
 mod overflow;
+mod queues;
 mod redis;
 mod server;
+mod started;
 #[rustfmt::skip]
 #[expect(
     clippy::pedantic,
@@ -31,6 +35,7 @@ mod server;
     reason = "nobody here wrote it"
 )]
 mod tcp_echo;
+mod unknown;
 
 use std::process::ExitCode;
 
@@ -40,8 +45,11 @@ use libtest_mimic::{Arguments, Trial};
 pub(crate) type Test = (&'static str, fn());
 
 fn main() -> ExitCode {
-    if std::env::var_os("SERVER").is_some_and(|server| server == "tcp_echo") {
-        tcp_echo::main().unwrap();
+    if let Some(server) = std::env::var_os("SERVER") {
+        match server.to_str().unwrap() {
+            "tcp_echo" => tcp_echo::main().unwrap(),
+            spec => careless::run(spec),
+        }
         return ExitCode::SUCCESS;
     }
     let mut arguments = Arguments::from_args();
@@ -56,6 +64,10 @@ fn main() -> ExitCode {
         asyncio::TESTS,
         overflow::TESTS,
         exhausted::TESTS,
+        started::TESTS,
+        leaks::TESTS,
+        queues::TESTS,
+        unknown::TESTS,
     ];
     let trials = tests
         .concat()

@@ -1,7 +1,7 @@
 //! nginx. A worker that cannot accept logs it, and stops listening for half a second
 //! (`accept_mutex_delay`). It calls accept once per event, so that it fails when somebody comes.
 
-use std::{process::Command, time::Duration};
+use std::{fs, process::Command, time::Duration};
 
 use jiff::Timestamp;
 use serde_json::json;
@@ -11,12 +11,13 @@ use crate::{
     clients::{Answer, Clients, HTTP},
     clock,
     server::{Home, Server, prlimit, program},
-    support::{Fdtrace, number},
+    support::{Diagnosed, Fdtrace, carry_out, number},
 };
 
 pub(crate) const TESTS: &[Test] = &[
     ("nginx_recovers_when_the_limit_is_raised", recovers_when_the_limit_is_raised),
     ("nginx_workers_are_told_apart", workers_are_told_apart),
+    ("nginx_with_a_limit_of_its_own", limit_of_its_own),
     ("nginx_that_is_healthy_is_not_reported", healthy),
 ];
 
@@ -103,6 +104,40 @@ fn workers_are_told_apart() {
     println!("    logged {logged:?}, counted {counted:?}");
     assert_eq!(counted, logged, "{:#}", run.summary());
     assert_eq!(logged.len(), 2, "both workers fail");
+    run.assert_lost_nothing();
+}
+
+/// The remedy is for the file that says it: the next workers have more, and nothing is restarted.
+fn limit_of_its_own() {
+    const MORE: usize = 200;
+    let mut server = start("worker_processes 1;\nworker_rlimit_nofile 64;", 1024, 1024);
+    let mut fdtrace = Fdtrace::start(&[]);
+    let mut clients = Clients::of(server.port(), HTTP);
+    assert_eq!(clients.open_until_refused(100).1, Answer::Waiting);
+    let fields = json!({ "process": { "comm": "nginx" }, "failure": "EMFILE" });
+    let said = Diagnosed::of(&mut fdtrace, &fields);
+    let config = server.path("nginx.conf");
+    let text = fs::read_to_string(&config).unwrap();
+    let line = 1 + text.lines().position(|line| line.starts_with("worker_rlimit_nofile")).unwrap();
+    let place = format!("{}:{line}", config.display());
+    said.is("own_setting", "certain", &[&format!("worker_rlimit_nofile in {place}")]);
+    assert_eq!(said.source("configured_limit"), place);
+    carry_out(said.command("for_good"));
+    // The old worker keeps its clients until they leave.
+    clients.close_until_served();
+    let before = number(&said.0, "/process/pid");
+    fdtrace.reported("episode_closed", &json!({ "process": { "pid": before } }));
+    clients.open(MORE);
+    clients.last_are_served(MORE);
+    let run = fdtrace.stop();
+    server.stop();
+    let logged = server.lines("error.log", FAILED).len() as u64;
+    let listener = json!({ "listener": { "port": server.port() } });
+    let counted = run.count(&listener);
+    println!("    logged {logged}, counted {counted}");
+    let closed = run.of_kind("episode_closed", &listener);
+    let in_episodes: u64 = closed.iter().map(|closed| number(closed, "/count")).sum();
+    assert_eq!((counted, in_episodes), (logged, logged), "{:#?}", run.reports);
     run.assert_lost_nothing();
 }
 

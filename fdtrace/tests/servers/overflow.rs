@@ -23,7 +23,7 @@ use serde_json::{Value, json};
 use crate::{
     Test,
     clients::{Answer, Clients, Crowd, HTTP, REDIS},
-    server::{Home, Server, program},
+    server::{Home, Server, only_child, program},
     support::{Fdtrace, Run, number, same},
 };
 
@@ -265,12 +265,6 @@ impl Drop for Hung {
     }
 }
 
-#[track_caller]
-fn only_child(pid: u32) -> u32 {
-    let children = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap();
-    children.trim().parse().unwrap_or_else(|_| panic!("not one child: {children:?}"))
-}
-
 /// This thread's network namespace.
 fn own_netns() -> u64 {
     fs::metadata("/proc/thread-self/ns/net").unwrap().ino()
@@ -287,7 +281,7 @@ fn listen_overflows() -> u64 {
 
 /// Does something in a network namespace that has its own settings, and loopback. It lasts as long
 /// as something in it.
-fn in_new_netns<T: Send>(act: impl FnOnce() -> T + Send) -> T {
+pub(crate) fn in_new_netns<T: Send>(act: impl FnOnce() -> T + Send) -> T {
     let inside = || {
         // Only this thread moves: the test itself stays where it is.
         unshare(CloneFlags::CLONE_NEWNET).unwrap();

@@ -121,7 +121,15 @@ impl Home {
     /// Starts a server with these limits, and waits until it listens.
     #[track_caller]
     pub(crate) fn start(self, command: &mut Command, soft: u64, hard: u64) -> Server {
-        let output = File::create(self.path("output")).unwrap();
+        let child = self.spawn(command, soft, hard);
+        let server = Server { child, runs: true, home: self };
+        server.wait_until_it_listens();
+        server
+    }
+
+    #[track_caller]
+    fn spawn(&self, command: &mut Command, soft: u64, hard: u64) -> Child {
+        let output = File::options().append(true).create(true).open(self.path("output")).unwrap();
         command
             .env("TZ", "UTC")
             .stdin(Stdio::null())
@@ -130,11 +138,15 @@ impl Home {
             .process_group(0);
         // SAFETY: `prepare` makes system calls only, which is allowed between fork and exec.
         unsafe { command.pre_exec(move || prepare(soft, hard)) };
-        let child = command.spawn().unwrap_or_else(|error| panic!("{command:?}: {error}"));
-        let server = Server { child, runs: true, home: self };
-        server.wait_until_it_listens();
-        server
+        command.spawn().unwrap_or_else(|error| panic!("{command:?}: {error}"))
     }
+}
+
+/// A process's only child: what a script, or a master, has started.
+#[track_caller]
+pub(crate) fn only_child(pid: u32) -> u32 {
+    let children = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap();
+    children.trim().parse().unwrap_or_else(|_| panic!("not one child: {children:?}"))
 }
 
 /// Between fork and exec.
@@ -194,7 +206,7 @@ impl Server {
     }
 
     #[track_caller]
-    fn wait_until_it_listens(&self) {
+    pub(crate) fn wait_until_it_listens(&self) {
         let deadline = Instant::now() + PATIENCE;
         while TcpStream::connect((Ipv4Addr::LOCALHOST, self.port())).is_err() {
             assert!(!self.has_ended(), "the server ended: {}", self.said());
@@ -217,6 +229,15 @@ impl Server {
     fn has_ended(&self) -> bool {
         let flags = WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG | WaitPidFlag::WNOWAIT;
         !matches!(waitid(Id::Pid(self.leader()), flags), Ok(WaitStatus::StillAlive))
+    }
+
+    /// Ends it and starts it again, in the same place.
+    #[track_caller]
+    pub(crate) fn restart(&mut self, command: &mut Command, soft: u64, hard: u64) {
+        self.stop();
+        self.child = self.home.spawn(command, soft, hard);
+        self.runs = true;
+        self.wait_until_it_listens();
     }
 
     /// Ends it as an operator would, so that nothing it has to write is missing.

@@ -5,6 +5,8 @@
 
 mod fdtrace;
 mod json;
+mod remedy;
 
 pub(crate) use fdtrace::{Fdtrace, Run, binary, buffer_arguments};
 pub(crate) use json::{number, same};
+pub(crate) use remedy::{Diagnosed, carry_out};

@@ -124,11 +124,31 @@ impl Archive {
             .with_context(|| format!("apt-get download {package} left no package"))?;
         let unpacked = download.path().join("unpacked");
         run(Command::new("dpkg-deb").arg("--extract").arg(&deb).arg(&unpacked))?;
-        if dir.exists() {
-            fs::remove_dir_all(dir).with_context(|| format!("cannot remove {}", dir.display()))?;
+        put(&unpacked, dir)
+    }
+
+    /// Downloads packages and all that they depend on, and unpacks them as one directory.
+    pub(crate) fn unpack_all(&self, packages: &[&str], dir: &Path) -> Result<()> {
+        let parent = dir.parent().context("a directory to unpack to has a parent")?;
+        fs::create_dir_all(parent).with_context(|| format!("cannot make {}", parent.display()))?;
+        let place =
+            tempfile::tempdir_in(parent).context("cannot make a directory to download to")?;
+        let cache = place.path().join("cache");
+        fs::create_dir_all(cache.join("archives/partial"))?;
+        // Where dpkg knows of no package, all of them are to be installed.
+        run(self
+            .apt("apt-get")
+            .arg(format!("--option=Dir::Cache={}", cache.display()))
+            .args(["install", "--download-only", "--no-install-recommends", "--yes", "--quiet=2"])
+            .args(packages))?;
+        let unpacked = place.path().join("unpacked");
+        for entry in fs::read_dir(cache.join("archives"))? {
+            let deb = entry?.path();
+            if deb.extension().is_some_and(|extension| extension == "deb") {
+                output(Command::new("dpkg-deb").arg("--extract").arg(&deb).arg(&unpacked))?;
+            }
         }
-        // Renamed at the end, so that what is there under its name is whole.
-        fs::rename(&unpacked, dir).with_context(|| format!("cannot make {}", dir.display()))
+        put(&unpacked, dir)
     }
 
     fn apt(&self, program: &str) -> Command {
@@ -136,6 +156,14 @@ impl Archive {
         command.arg("--config-file").arg(&self.settings);
         command
     }
+}
+
+/// Renames at the end, so that what is there under its name is whole.
+fn put(unpacked: &Path, dir: &Path) -> Result<()> {
+    if dir.exists() {
+        fs::remove_dir_all(dir).with_context(|| format!("cannot remove {}", dir.display()))?;
+    }
+    fs::rename(unpacked, dir).with_context(|| format!("cannot make {}", dir.display()))
 }
 
 /// What is set after the machine's own settings, of which those for its network stay.

@@ -61,6 +61,7 @@ pub(crate) const PACKAGES: &[Package] = &[
     test("haproxy", "a server to trace: stops accepting at its maxconn"),
     test("wrk", "many clients of a server that refuses nobody"),
     test("supervisor", "a parent that passes its soft limit on"),
+    test("runit", "a parent that runs its script anew with each start"),
     test("golang-go", "builds a server to trace: net/http backs off after EMFILE"),
     test_unless("node", "nodejs", "a server to trace: libuv's spare-fd trick"),
     test_unless(

@@ -5,8 +5,9 @@ use serde::Deserialize;
 
 use crate::proc::{cargo, output};
 
-/// These change or load the kernel, start servers, or run what the README tells an operator to.
-const PRIVILEGED: [&str; 3] = ["kernel", "readme", "servers"];
+/// These change or load the kernel, start servers, run what the README tells an operator to, or are
+/// for a machine of their own.
+const PRIVILEGED: [&str; 4] = ["kernel", "readme", "servers", "systemd"];
 
 pub(crate) struct Targets(Vec<String>);
 

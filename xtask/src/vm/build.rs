@@ -12,7 +12,7 @@ use crate::repo::find_program;
 
 pub(crate) struct Programs {
     pub(crate) fdtrace: PathBuf,
-    pub(crate) kernel_test: PathBuf,
+    pub(crate) tests: PathBuf,
 }
 
 /// The parts of cargo's messages that say where an executable is.
@@ -31,12 +31,12 @@ struct Target {
 /// Builds both with the very command that the tests on this machine use. `cargo build` for fdtrace
 /// alone would not be less: without the tests' dependencies cargo chooses other features for some
 /// packages, and compiles most of them a second time.
-pub(crate) fn programs(arch: Arch) -> Result<Programs> {
+pub(crate) fn programs(arch: Arch, tests: &str) -> Result<Programs> {
     let mut command = match arch {
         Arch::X86_64 => cargo(),
         Arch::Arm64 => cross::cargo()?,
     };
-    command.args(["test", "--no-run", "--release", "--package", "fdtrace", "--test", "kernel"]);
+    command.args(["test", "--no-run", "--release", "--package", "fdtrace", "--test", tests]);
     command.args(["--quiet", "--message-format=json-render-diagnostics"]);
     let messages = output_with_progress(&mut command)?;
     let executable = |kind: &str, name: &str| {
@@ -48,10 +48,7 @@ pub(crate) fn programs(arch: Arch) -> Result<Programs> {
         });
         path.with_context(|| format!("cargo named no {kind} {name} that it built"))
     };
-    Ok(Programs {
-        fdtrace: executable("bin", "fdtrace")?,
-        kernel_test: executable("test", "kernel")?,
-    })
+    Ok(Programs { fdtrace: executable("bin", "fdtrace")?, tests: executable("test", tests)? })
 }
 
 /// A static busybox for the machine.

@@ -8,6 +8,7 @@ use std::path::Path;
 
 const DIRECTORY: u32 = 0o040_000;
 const FILE: u32 = 0o100_000;
+const SYMLINK: u32 = 0o120_000;
 const TRAILER: &str = "TRAILER!!!";
 
 pub(crate) struct Archive<W> {
@@ -39,6 +40,16 @@ impl<W: Write> Archive<W> {
     pub(crate) fn file(&mut self, path: &str, mode: u32, contents: &[u8]) -> io::Result<()> {
         self.parent_of(path)?;
         self.entry(path.trim_start_matches('/'), FILE | mode, contents)
+    }
+
+    /// A symbolic link, and the directories it is in. What is put below it later is put where it
+    /// leads.
+    pub(crate) fn symlink(&mut self, path: &str, target: &str) -> io::Result<()> {
+        self.parent_of(path)?;
+        let name = path.trim_start_matches('/');
+        // Were it to become a directory, the kernel would remove the link for that.
+        self.directories.insert(name.to_owned());
+        self.entry(name, SYMLINK | 0o777, target.as_bytes())
     }
 
     /// Ends the archive.
@@ -97,5 +108,16 @@ mod tests {
         assert!(magics.iter().all(|at| at % 4 == 0));
         assert_eq!(&bytes[110..112], b"a\0");
         assert_eq!(&bytes[magics[1] + 54..magics[1] + 62], b"00000005");
+    }
+
+    #[test]
+    fn a_link_stays_one() {
+        let mut archive = Archive::new(Vec::new());
+        archive.symlink("/bin", "usr/bin").unwrap();
+        archive.file("/bin/sh", 0o755, b"").unwrap();
+        let bytes = archive.finish().unwrap();
+        let text = String::from_utf8_lossy(&bytes);
+        assert_eq!(text.matches("070701").count(), 3, "bin, bin/sh and the trailer: {text}");
+        assert!(text.contains("0000a1ff"), "{text}");
     }
 }

@@ -29,7 +29,7 @@ ip link set lo up
 ulimit -H -n 20000
 
 # Nobody else is here: tests may change limits of the whole system.
-export FDTRACE_BIN=/bin/fdtrace FDTRACE_VM=1
+export FDTRACE_BIN=/usr/bin/fdtrace FDTRACE_VM=1
 cd /tmp || exit 1
 # Through a pipe, as on any machine where a program reads the results: no colours.
 # The exit code goes the same way, because a process that the task left behind keeps the pipe open;

@@ -13,12 +13,13 @@ use super::build::{self, Programs};
 use super::cpio::Archive;
 use super::environment::Variable;
 use super::kernel::Kernel;
-use super::{Boot, Task, modules};
+use super::{Boot, Task, Userland, modules, userland};
 use crate::proc::quoted;
 use crate::repo;
 
 const INIT: &str = include_str!("init.sh");
-const KERNEL_TEST: &str = "/bin/fdtrace-kernel-test";
+const INIT_OF_SYSTEMD: &str = include_str!("userland.sh");
+const TESTS: &str = "/usr/bin/fdtrace-test";
 const DIRECTORIES: [&str; 10] = [
     "/dev",
     "/proc",
@@ -38,14 +39,24 @@ const GROUP: &str = "root:x:0:\nnogroup:x:65534:\n";
 
 /// Writes the file system for one boot and tells where it is.
 pub(crate) fn write(kernel: &Kernel, programs: &Programs, boot: &Boot<'_>) -> Result<PathBuf> {
-    let name = boot.arch.suffixed(boot.series.name);
+    let mut name = boot.arch.suffixed(boot.series.name);
+    if boot.userland == Userland::Systemd {
+        name.push_str("-systemd");
+    }
     let path = repo::target_dir().join("vm").join(format!("initramfs-{name}.cpio"));
     let file = File::create(&path).with_context(|| format!("cannot make {}", path.display()))?;
     let mut archive = Archive::new(BufWriter::new(file));
+    let init = match boot.userland {
+        Userland::Busybox => INIT,
+        Userland::Systemd => {
+            userland::add(&mut archive)?;
+            INIT_OF_SYSTEMD
+        }
+    };
     for directory in DIRECTORIES {
         archive.directory(directory)?;
     }
-    archive.file("/init", 0o755, INIT.as_bytes())?;
+    archive.file("/init", 0o755, init.as_bytes())?;
     archive.file("/etc/passwd", 0o644, PASSWD.as_bytes())?;
     archive.file("/etc/group", 0o644, GROUP.as_bytes())?;
     archive.file("/task", 0o644, task(boot).as_bytes())?;
@@ -67,13 +78,14 @@ pub(crate) fn write(kernel: &Kernel, programs: &Programs, boot: &Boot<'_>) -> Re
         copy(&mut archive, from, to)
     };
     add(&busybox, "/bin/busybox")?;
-    add(&programs.fdtrace, "/bin/fdtrace")?;
-    add(&programs.kernel_test, KERNEL_TEST)?;
+    add(&programs.fdtrace, "/usr/bin/fdtrace")?;
+    add(&programs.tests, TESTS)?;
     for program in boot.add {
         let name = program.file_name().context("--add wants a program")?;
         add(program, &format!("/bin/{}", name.display()))?;
     }
-    for library in &libraries {
+    // A userland has the C library of its own release, which is no older.
+    for library in libraries.iter().filter(|_| boot.userland == Userland::Busybox) {
         copy(&mut archive, library, &library.to_string_lossy())?;
     }
     archive.finish().with_context(|| format!("cannot write {}", path.display()))?;
@@ -95,7 +107,7 @@ fn command(task: &Task<'_>) -> String {
     match task {
         Task::Shell(line) => (*line).to_owned(),
         Task::Tests(args) => {
-            let mut line = format!("exec {KERNEL_TEST}");
+            let mut line = format!("exec {TESTS}");
             // Tests count what the whole machine does: one at a time, whatever else is asked.
             if !args.iter().any(|arg| arg.starts_with("--test-threads")) {
                 line.push_str(" --test-threads=1");
@@ -132,7 +144,7 @@ mod tests {
 
     use super::super::arch::Arch;
     use super::super::kernel::SERIES;
-    use super::{Boot, Task, command, libraries, task};
+    use super::{Boot, Task, Userland, command, libraries, task};
 
     #[test]
     fn libraries_are_read_from_ldd() {
@@ -146,10 +158,10 @@ mod tests {
     #[test]
     fn tests_run_one_at_a_time_unless_asked() {
         let args = ["accept::it's".to_owned()];
-        let want = "exec /bin/fdtrace-kernel-test --test-threads=1 'accept::it'\\''s'";
+        let want = "exec /usr/bin/fdtrace-test --test-threads=1 'accept::it'\\''s'";
         assert_eq!(command(&Task::Tests(&args)), want);
         let args = ["--test-threads=2".to_owned()];
-        assert_eq!(command(&Task::Tests(&args)), "exec /bin/fdtrace-kernel-test --test-threads=2");
+        assert_eq!(command(&Task::Tests(&args)), "exec /usr/bin/fdtrace-test --test-threads=2");
     }
 
     #[test]
@@ -158,6 +170,7 @@ mod tests {
         let boot = Boot {
             series: &SERIES[0],
             arch: Arch::X86_64,
+            userland: Userland::Busybox,
             append: "",
             task: Task::Shell("true"),
             env: &env,

@@ -26,7 +26,9 @@ const MOST_BOOTS: u32 = 3;
 /// exit code, is an outcome: it is an error.
 pub(crate) fn boot(kernel: &Kernel, boot: &Boot<'_>, initramfs: &Path) -> Result<Outcome> {
     let arch = boot.arch;
-    let parameters = format!("console={} {PARAMETERS} {}", arch.console(), boot.append);
+    let of_userland = boot.userland.parameters();
+    let parameters =
+        format!("console={} {PARAMETERS} {of_userland} {}", arch.console(), boot.append);
     let fixed = [arch.machine(), EMULATION, DEVICES, ENDINGS];
     let mut qemu = Command::new(arch.qemu());
     qemu.args(fixed.into_iter().flat_map(str::split_whitespace))

@@ -1,13 +1,15 @@
 //! What to write where, for each kind of setting.
 
-use super::{by_hand, path, remedy, replace};
+use std::fmt::Write as _;
+
+use super::{path, remedy, replace, within};
 use crate::{
     diagnose::{
-        Bite, number,
+        Bite, Failed, LimitFacts, number,
         words::{at, name, quoted},
     },
     model::{
-        Ancestor, ContainerRuntime, Manager, Place, Program, Provenance, Remedy, Role, Setting,
+        Ancestor, ContainerRuntime, FileFact, Manager, Place, Program, Remedy, Role, Setting,
         SettingSource, Unit, When,
     },
 };
@@ -20,7 +22,8 @@ pub(super) fn of_setting(
     bite: Bite,
 ) -> Option<Remedy> {
     match &setting.source {
-        SettingSource::Own { .. } => None,
+        // These need more than their own process.
+        SettingSource::Own { .. } | SettingSource::RunScript => None,
         SettingSource::Minfds { program } => {
             // It gives up its privileges first, and does not start where minfds is above what it
             // may have (supervisor/supervisord.py main).
@@ -30,7 +33,6 @@ pub(super) fn of_setting(
             let helps = target > bite.soft;
             helps.then(|| minfds(process, own, setting, program.as_deref(), target))
         }
-        SettingSource::RunScript => Some(run_script(process, setting, target)),
         SettingSource::Login { user } => Some(login(process, setting, user, target)),
         SettingSource::Container { runtime, id }
         | SettingSource::ContainerDefault { runtime, id } => Some(container(*runtime, id, target)),
@@ -41,12 +43,13 @@ pub(super) fn of_setting(
 }
 
 pub(super) fn of_program(
-    provenance: &Provenance,
+    facts: &LimitFacts<'_>,
     setting: &Setting,
     program: Program,
     target: u64,
     bite: Bite,
 ) -> Option<Remedy> {
+    let provenance = facts.provenance;
     let own = provenance.chain.first()?;
     // A worker of nginx sets its limit with the privileges that its master still has.
     let master = provenance.chain.get(1).filter(|parent| parent.comm == own.comm).unwrap_or(own);
@@ -57,11 +60,20 @@ pub(super) fn of_program(
         return None;
     }
     let directive = program.directive();
-    let reload = format!("kill -HUP {}", master.id.pid);
+    let mut reload = format!("kill -HUP {}", master.id.pid);
+    let mut why = "";
+    // The master tells of new workers by passing descriptors, and a worker that has no room for one
+    // hears nothing from it any more, not even that it shall end (os/unix/ngx_channel.c
+    // ngx_read_channel, nginx 1.22).
+    if facts.failed != Failed::Nothing && master.id != own.id {
+        let _ = write!(reload, " && kill -QUIT {}", own.id.pid);
+        why = "; a worker without a free descriptor cannot hear of a reload, and is told itself";
+    }
     let (value, then) = match program {
-        Program::Nginx => {
-            (format!("{directive} {target};"), format!("then reload nginx, no restart: {reload}"))
-        }
+        Program::Nginx => (
+            format!("{directive} {target};"),
+            format!("then reload nginx, no restart: {reload}{why}"),
+        ),
         Program::Redis => (
             format!("{directive} {}", target.saturating_sub(32)),
             "then restart it; it needs 32 descriptors beside those of its clients".into(),
@@ -137,16 +149,60 @@ fn minfds(
     remedy(When::ForGood, text, command.filter(|_| process.container.is_none()))
 }
 
-fn run_script(process: &Ancestor, setting: &Setting, target: u64) -> Remedy {
-    let (Place::File(file) | Place::BuiltIn(Some(file))) = &setting.place else {
-        return by_hand(process, target);
+/// A supervisor runs its script anew with each start of the service; any other has to be started
+/// again. `above` is the parent of the process.
+pub(super) fn run_script(
+    process: &Ancestor,
+    above: Option<&Ancestor>,
+    setting: &Setting,
+    target: u64,
+    bite: Bite,
+) -> Option<Remedy> {
+    let target = within(process, above, target, bite);
+    let who = name(process);
+    let (text, edit, file) = match &setting.place {
+        Place::File(file) => {
+            let text = format!("raise the limit in {} to {target}", at(file));
+            (text, replace_number(file, setting, target), file)
+        }
+        Place::BuiltIn(Some(file)) => {
+            let file_name = file.path.display();
+            let text = format!("put \"ulimit -n {target}\" before the last line of {file_name}");
+            (text, None, file)
+        }
+        Place::CommandLine | Place::BuiltIn(None) => return None,
     };
-    let text = format!(
-        "put \"ulimit -n {target}\" before the last line of {}, then restart {}",
-        at(file),
-        name(process)
-    );
-    remedy(When::ForGood, text, None)
+    let (then, command) = match restart_of_script(file, above) {
+        Some(restart) => {
+            let command = edit.map(|edit| format!("{edit} && {restart}"));
+            (format!("then restart {who}: {restart}"), command)
+        }
+        None => (format!("then end {who} and start it again"), edit),
+    };
+    let command = command.filter(|_| process.container.is_none());
+    Some(remedy(When::ForGood, format!("{text}, {then}"), command))
+}
+
+/// How a supervisor runs its script again.
+pub(in crate::diagnose) fn restart_of_script(
+    script: &FileFact,
+    supervisor: Option<&Ancestor>,
+) -> Option<String> {
+    let dir = quoted(&script.path.parent()?.to_string_lossy());
+    match supervisor?.role {
+        Role::Runsv => Some(format!("sv restart {dir}")),
+        Role::S6Supervise => Some(format!("s6-svc -r {dir}")),
+        _ => None,
+    }
+}
+
+/// Puts another number into the line that has the limit.
+fn replace_number(file: &FileFact, setting: &Setting, target: u64) -> Option<String> {
+    let limit = number(setting.soft.or(setting.hard)?);
+    // "unlimited" is none to raise.
+    let limit = Some(limit).filter(|limit| *limit < u64::MAX)?;
+    let script = format!(r"{}s/\b{limit}\b/{target}/", file.line?);
+    Some(format!("sed -i {} {}", quoted(&script), path(file)))
 }
 
 fn login(process: &Ancestor, setting: &Setting, user: &str, target: u64) -> Remedy {
@@ -154,12 +210,14 @@ fn login(process: &Ancestor, setting: &Setting, user: &str, target: u64) -> Reme
         Place::File(file) => at(file),
         _ => "/etc/security/limits.conf".into(),
     };
+    let path = "/etc/security/limits.d/zz-nofile.conf";
+    let line = format!("{user} - nofile {target}");
     let text = format!(
-        "set \"{user} - nofile {target}\" in {file}, then log in again and start {} from there",
+        "write \"{line}\" to {path}, which is read after {file}, then log in again and start {} from \
+         there",
         name(process)
     );
-    let path = "/etc/security/limits.d/zz-nofile.conf";
-    let line = quoted(&format!("{user} - nofile {target}"));
+    let line = quoted(&line);
     remedy(When::ForGood, text, Some(format!("echo {line} >> {path}")))
 }
 

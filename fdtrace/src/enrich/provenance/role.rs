@@ -34,10 +34,17 @@ pub(super) fn role(pid: u32, comm: &[u8], exe: Option<&Path>, arguments: &[Vec<u
         b"su" | b"runuser" => Role::Su,
         b"sudo" | b"doas" => Role::Sudo,
         b"tini" | b"tini-static" | b"dumb-init" | b"docker-init" | b"catatonit" => Role::TinyInit,
-        b"sh" | b"bash" | b"dash" | b"ash" | b"zsh" | b"fish" | b"ksh" | b"busybox" => Role::Shell,
+        b"busybox" => Role::Shell,
         b"tmux: server" | b"screen" | b"SCREEN" => Role::Multiplexer,
+        // A script that names its shell in its first line gives the process its own name.
+        _ if is_shell(comm) || exe.is_some_and(is_shell) => Role::Shell,
         _ => Role::Other,
     }
+}
+
+/// Not busybox, which is many other programs as well.
+fn is_shell(name: &[u8]) -> bool {
+    matches!(name, b"sh" | b"bash" | b"dash" | b"ash" | b"zsh" | b"fish" | b"ksh")
 }
 
 /// Whether the command is that program, by itself or as the script of an interpreter.
@@ -77,6 +84,8 @@ mod tests {
             (5, "s6-supervise", "/bin/s6-supervise", "s6-supervise web", Role::S6Supervise),
             (5, "containerd-shim", "/usr/bin/containerd-shim-runc-v2", "x", Role::ContainerdShim),
             (5, "sh", "/bin/busybox", "sh -c run", Role::Shell),
+            (5, "start.sh", "/usr/bin/dash", "/bin/sh ./start.sh", Role::Shell),
+            (5, "httpd", "/bin/busybox", "httpd -f", Role::Other),
             (5, "tmux: server", "/usr/bin/tmux", "tmux", Role::Multiplexer),
             (
                 5,

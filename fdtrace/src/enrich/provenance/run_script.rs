@@ -1,6 +1,11 @@
-//! The limit that a `run` script of runit or s6 sets before it becomes the service.
+//! The limit that a script sets: the `run` script of runit or s6 before it becomes the service, or one
+//! that starts a program and stays its parent.
 
-use std::path::Path;
+use std::{
+    ffi::OsStr,
+    os::unix::ffi::OsStrExt as _,
+    path::{Path, PathBuf},
+};
 
 use super::root::{Root, Text};
 use crate::model::{Limit, Place, Setting, SettingSource};
@@ -15,16 +20,61 @@ pub(super) fn setting(root: &Root, dir: &Path, unknown: &mut Vec<String>) -> Opt
             return None;
         }
     };
-    let found = text.text.lines().enumerate().filter_map(|(at, line)| Some((at, of_line(line)?)));
-    let source = SettingSource::RunScript;
-    Some(match found.last() {
-        Some((at, (soft, hard))) => Setting { source, soft, hard, place: Place::File(text.at(at)) },
-        None => Setting { source, soft: None, hard: None, place: unset(&text) },
-    })
+    let nowhere = || Setting {
+        source: SettingSource::RunScript,
+        soft: None,
+        hard: None,
+        place: Place::BuiltIn(Some(text.fact.clone())),
+    };
+    Some(last(&text).unwrap_or_else(nowhere))
 }
 
-fn unset(text: &Text) -> Place {
-    Place::BuiltIn(Some(text.fact.clone()))
+/// What a shell was given to run. One that sets nothing is not told: a shell need not be what starts
+/// the program with less.
+pub(super) fn of_shell(
+    root: &Root,
+    arguments: &[Vec<u8>],
+    cwd: Option<&Path>,
+    unknown: &mut Vec<String>,
+) -> Option<Setting> {
+    let mut rest = arguments.iter().skip(1);
+    let first = rest.find(|argument| !is_option(argument) || takes_command(argument))?;
+    if takes_command(first) {
+        let text = String::from_utf8_lossy(rest.next()?);
+        let (soft, hard) = text.lines().filter_map(of_line).next_back()?;
+        let place = Place::CommandLine;
+        return Some(Setting { source: SettingSource::RunScript, soft, hard, place });
+    }
+    let path = PathBuf::from(OsStr::from_bytes(first));
+    let path = if path.is_absolute() { path } else { cwd?.join(path) };
+    // What it was handed on a descriptor is no script that can be found again.
+    if path.starts_with("/dev") || path.starts_with("/proc") {
+        return None;
+    }
+    match root.read(&path) {
+        Ok(text) => last(&text?),
+        Err(error) => {
+            unknown.push(error);
+            None
+        }
+    }
+}
+
+fn is_option(argument: &[u8]) -> bool {
+    argument.first().is_some_and(|byte| b"-+".contains(byte))
+}
+
+/// `-c`, `-ec`: what follows is no file.
+fn takes_command(argument: &[u8]) -> bool {
+    argument.starts_with(b"-") && !argument.starts_with(b"--") && argument.contains(&b'c')
+}
+
+/// The last line of a script that sets a limit.
+fn last(text: &Text) -> Option<Setting> {
+    let found = text.text.lines().enumerate().filter_map(|(at, line)| Some((at, of_line(line)?)));
+    let (at, (soft, hard)) = found.last()?;
+    let place = Place::File(text.at(at));
+    Some(Setting { source: SettingSource::RunScript, soft, hard, place })
 }
 
 /// `ulimit -n N` of a shell, `chpst -o N`, `softlimit -o N`: the latter two set the soft limit.
@@ -88,6 +138,37 @@ mod tests {
             ("", None),
         ] {
             assert_eq!(of(line), expected, "{line}");
+        }
+    }
+
+    #[test]
+    fn shells() {
+        let dir = tempfile::tempdir().unwrap();
+        let root = Root::open(dir.path()).unwrap();
+        std::fs::write(dir.path().join("start"), "#!/bin/sh\nulimit -n 7\nx\n").unwrap();
+        std::fs::write(dir.path().join("plain"), "#!/bin/sh\nx\n").unwrap();
+        let of = |line: &str, cwd: Option<&str>| {
+            let arguments: Vec<_> = line.split(' ').map(|word| word.replace('_', " ")).collect();
+            let arguments: Vec<_> = arguments.into_iter().map(String::into_bytes).collect();
+            let mut unknown = Vec::new();
+            let found = of_shell(&root, &arguments, cwd.map(Path::new), &mut unknown)?;
+            assert_eq!((found.soft, unknown.len()), (Some(Limit::Of(7)), 0), "{line}");
+            Some(found.place)
+        };
+        for (line, cwd) in [
+            ("/bin/sh /start", None),
+            ("sh start", Some("/")),
+            ("bash -e ./start a b", Some("/")),
+            ("bash --norc -e start", Some("/")),
+        ] {
+            let Some(Place::File(file)) = of(line, cwd) else { panic!("{line}") };
+            assert!(file.path.ends_with("start"), "{line}");
+            assert_eq!(file.line, Some(2));
+        }
+        assert_eq!(of("sh -c ulimit_-n_7;_exec_x", None), Some(Place::CommandLine));
+        assert_eq!(of("bash -ec ulimit_-n_7", None), Some(Place::CommandLine));
+        for line in ["sh", "-bash", "sh -c", "sh -c start", "sh start", "sh /none", "sh /plain"] {
+            assert_eq!(of(line, None), None, "{line}");
         }
     }
 

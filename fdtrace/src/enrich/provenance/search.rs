@@ -10,7 +10,7 @@ use super::{
     run_script, supervisord, systemd,
     users::{self, User},
 };
-use crate::model::{LoginLimits, Manager, Role, Runtime, Setting, Unit};
+use crate::model::{FdLimits, LoginLimits, Manager, Role, Runtime, Setting, Unit};
 
 /// What the search knows and has found.
 pub(super) struct Search<'a> {
@@ -78,11 +78,14 @@ impl Search<'_> {
         supervisord::minfds(&root, member.arguments(), cwd, child, &mut self.unknown)
     }
 
+    /// Of a supervisor's script for the process that it becomes, of another one for its shell.
     fn run_script(&mut self, at: usize) -> Option<Setting> {
-        let supervisor = self.members.get(at + 1)?;
-        if !matches!(supervisor.ancestor.role, Role::Runsv | Role::S6Supervise) {
-            return None;
-        }
+        let supervisor = self.members.get(at + 1);
+        let supervises =
+            |member: &&Member| matches!(member.ancestor.role, Role::Runsv | Role::S6Supervise);
+        let Some(supervisor) = supervisor.filter(supervises) else {
+            return self.shell_script(at);
+        };
         let Some(dir) = &supervisor.cwd else {
             let pid = supervisor.pid();
             self.unknown.push(format!("could not read /proc/{pid}/cwd: the service's directory"));
@@ -90,6 +93,22 @@ impl Search<'_> {
         };
         let root = self.root_of(at + 1)?;
         run_script::setting(&root, dir, &mut self.unknown)
+    }
+
+    fn shell_script(&mut self, at: usize) -> Option<Setting> {
+        let (own, member) = (&self.members[0], &self.members[at]);
+        // One with other limits has not given them.
+        let has_same = |limits: FdLimits| {
+            own.ancestor
+                .limits
+                .is_some_and(|own| own.soft == limits.soft || own.hard == limits.hard)
+        };
+        if member.ancestor.role != Role::Shell || !member.ancestor.limits.is_some_and(has_same) {
+            return None;
+        }
+        let root = self.root_of(at)?;
+        let cwd = member.cwd.as_deref();
+        run_script::of_shell(&root, member.arguments(), cwd, &mut self.unknown)
     }
 
     fn container(&mut self, at: usize) -> Vec<Setting> {

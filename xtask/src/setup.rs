@@ -25,6 +25,9 @@ pub(crate) struct Args {
     /// Also what `cargo xtask vm --arch arm64` needs
     #[arg(long, conflicts_with = "ebpf_only")]
     arm64: bool,
+    /// Also the tools that `cargo xtask bench` measures fdtrace beside
+    #[arg(long, conflicts_with = "ebpf_only")]
+    bench: bool,
     /// Where Debian's archives are (URL/debian, URL/debian-security) if apt's sources name none
     #[arg(long, value_name = "URL")]
     mirror: Option<String>,
@@ -83,6 +86,7 @@ impl Args {
             Task::Ebpf => true,
             Task::Tests => !self.ebpf_only,
             Task::Arm64 => self.arm64,
+            Task::Bench => self.bench,
         }
     }
 

@@ -1,5 +1,5 @@
-//! What an operator would use instead, as one would type it. Those that are not installed are left
-//! out, and the report says so.
+//! What an operator would use instead, as one would type it. Those that are not installed (`cargo
+//! xtask setup --bench`) are left out, and the report says so.
 
 use std::{path::Path, time::Duration};
 

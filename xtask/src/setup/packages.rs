@@ -18,6 +18,8 @@ pub(crate) enum Task {
     Tests,
     /// Virtual machines of arm64.
     Arm64,
+    /// What fdtrace is measured beside.
+    Bench,
 }
 
 const fn ebpf(name: &'static str, why: &'static str) -> Package {
@@ -34,6 +36,10 @@ const fn test_unless(program: &'static str, name: &'static str, why: &'static st
 
 const fn arm64(name: &'static str, why: &'static str) -> Package {
     Package { name, why, unless: None, task: Task::Arm64 }
+}
+
+const fn bench(program: &'static str, name: &'static str, why: &'static str) -> Package {
+    Package { name, why, unless: Some(program), task: Task::Bench }
 }
 
 /// The table. Servers are installed, never started: see `apt::install`.
@@ -72,4 +78,9 @@ pub(crate) const PACKAGES: &[Package] = &[
     arm64("qemu-system-arm", "runs the kernels of cargo xtask vm --arch arm64"),
     arm64("gcc-aarch64-linux-gnu", "links fdtrace and its tests for that machine"),
     arm64("libc6-dev-arm64-cross", "the C library that they are linked with"),
+    bench("strace", "strace", "each failed call of one process"),
+    bench("perf", "linux-perf", "perf trace, and perf stat with a filter"),
+    bench("bpftrace", "bpftrace", "one-liners"),
+    bench("syscount-bpfcc", "bpfcc-tools", "syscount in Python"),
+    bench("syscount", "libbpf-tools", "syscount in C"),
 ];

@@ -120,7 +120,8 @@ pub(crate) const PEERS: [Peer; 9] = [
         name: "libbpf-tools syscount -e EMFILE",
         needs: "/usr/sbin/syscount",
         command: "exec /usr/sbin/syscount -e EMFILE -P",
-        ready: Ready::Line("Tracing"),
+        // What it says stays in its buffer, where stdout is a pipe.
+        ready: Ready::After(Duration::from_secs(1)),
         seen: Seen::Number(|output| {
             output.lines().find_map(|line| line.contains("xtask").then(|| last_number(line))?)
         }),

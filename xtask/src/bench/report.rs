@@ -82,6 +82,12 @@ impl Report {
         }
         self.write_nginx(to)?;
         self.write_alone(to)?;
+        let mut failed: Vec<_> = self.compared.iter().flat_map(|work| &work.failed).collect();
+        failed.sort_unstable();
+        failed.dedup_by_key(|(name, _)| *name);
+        for (name, why) in failed {
+            writeln!(to, "\n{name} did not run there: {why}")?;
+        }
         if !self.missing.is_empty() {
             writeln!(to, "\nNot installed there, so not measured: {}.", self.missing.join(", "))?;
         }

@@ -27,6 +27,8 @@ pub(crate) struct Bench<'a> {
 pub(crate) struct Compared {
     pub(crate) work: Work,
     pub(crate) rows: Vec<Row>,
+    /// Tools that did not run beside it, and why.
+    pub(crate) failed: Vec<(&'static str, String)>,
 }
 
 #[derive(Debug, Serialize)]
@@ -72,34 +74,29 @@ impl Bench<'_> {
                 seen: Some(0),
             })
             .collect();
+        // Once for nothing: caches are warm then, and who cannot run here is known.
+        let mut failed = Vec::new();
+        for attachment in attachments {
+            match (self.sample(work, *attachment), attachment) {
+                (Err(error), Attachment::Peer(peer)) => {
+                    println!("  without {}: {error:#}", peer.name);
+                    let why = format!("{error:#}").lines().last().unwrap_or_default().to_owned();
+                    failed.push((peer.name, why));
+                    all.retain(|samples| samples.attachment.name() != peer.name);
+                }
+                (result, _) => drop(result?),
+            }
+        }
         for turn in 0..self.turns {
             // Who comes first changes, so that nobody always follows the same.
             let first = turn as usize % all.len();
-            let mut failed = None;
             for place in 0..all.len() {
                 let index = (first + place) % all.len();
                 let samples = &mut all[index];
-                match self.sample(work, samples.attachment) {
-                    Ok((done, seen)) => {
-                        samples.each_ns.push(done.each_ns);
-                        samples.operations += done.operations;
-                        samples.seen = samples.seen.zip(seen).map(|(sum, seen)| sum + seen);
-                    }
-                    Err(error) if matches!(samples.attachment, Attachment::Peer(_)) => {
-                        println!("  without {}: {error:#}", samples.attachment.name());
-                        failed = Some(index);
-                        break;
-                    }
-                    Err(error) => return Err(error),
-                }
-            }
-            if let Some(index) = failed {
-                // This turn is not whole: its samples have no pairs.
-                all.remove(index);
-                let whole = turn as usize;
-                for samples in &mut all {
-                    samples.each_ns.truncate(whole);
-                }
+                let (done, seen) = self.sample(work, samples.attachment)?;
+                samples.each_ns.push(done.each_ns);
+                samples.operations += done.operations;
+                samples.seen = samples.seen.zip(seen).map(|(sum, seen)| sum + seen);
             }
         }
         let rows = rows(&all)?;
@@ -113,13 +110,19 @@ impl Bench<'_> {
                 row.to_nothing.high
             );
         }
-        Ok(Compared { work, rows })
+        Ok(Compared { work, rows, failed })
     }
 
     fn sample(&self, work: Work, attachment: Attachment) -> Result<(Done, Option<u64>)> {
         let worker = Worker::start(work, self.time)?;
         let pid = worker.pid();
-        let tool = attachment.start(self.fdtrace, pid)?;
+        let tool = match attachment.start(self.fdtrace, pid) {
+            Ok(tool) => tool,
+            Err(error) => {
+                worker.abandon();
+                return Err(error);
+            }
+        };
         let done = worker.run()?;
         let output = tool.map(Tool::stop).transpose()?;
         Ok((done, output.and_then(|output| attachment.seen(pid, &output))))
@@ -180,6 +183,12 @@ impl Worker {
 
     pub(crate) const fn pid(&self) -> u32 {
         self.pid
+    }
+
+    /// Ends it before it has worked.
+    fn abandon(mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
     }
 
     /// Lets it work, and returns what it did.

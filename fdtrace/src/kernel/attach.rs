@@ -174,10 +174,17 @@ impl<'a> Attacher<'a> {
     fn step(&mut self, step: Step, support: &Support) -> anyhow::Result<()> {
         let Step { program: name, point, .. } = step;
         let is_new = self.programs.iter().all(|running| running.name != name);
-        if let Point::Packets(kind) = point {
-            self.packets(name, kind, is_new, support)?;
+        let result = if let Point::Packets(kind) = point {
+            self.packets(name, kind, is_new, support)
         } else {
-            self.function(name, point, is_new)?;
+            self.function(name, point, is_new)
+        };
+        if let Err(error) = result {
+            // It may be loaded all the same, and another step that shares it loads it anew.
+            if is_new && let Err(error) = unload(self.program(name)?) {
+                log::debug!("{name}: was not loaded: {error}");
+            }
+            return Err(error);
         }
         if is_new {
             let program = self.program(name)?;

@@ -44,6 +44,8 @@ fn parse(output: &Output, code: i32) -> Value {
     let schema = jsonschema::draft202012::new(&serde_json::from_str(schema).unwrap()).unwrap();
     let errors: Vec<_> = schema.iter_errors(&found).map(|error| error.to_string()).collect();
     assert!(errors.is_empty(), "{found:#}\n{errors:#?}");
+    // A form that is refused leaves nothing behind that hides why the next one is.
+    assert!(!found.to_string().contains("already loaded"), "{found:#}");
     found
 }
 

@@ -12,7 +12,11 @@ mod statistics;
 pub(crate) mod work;
 mod wrk;
 
-use std::{fs, path::Path, time::Duration};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use anyhow::{Context as _, Result, bail};
 
@@ -38,15 +42,25 @@ pub(crate) struct Args {
     /// Only these workloads
     #[arg(long, value_enum)]
     only: Vec<Work>,
-    /// Without other tools
+    /// This fdtrace, not one that is built first
     #[arg(long)]
-    no_peers: bool,
-    /// Without what fdtrace does alone: idle, start, latency, nginx
-    #[arg(long)]
-    no_alone: bool,
+    fdtrace: Option<PathBuf>,
+    /// What is left out
+    #[arg(long, value_enum)]
+    without: Vec<Part>,
     /// Write docs/overhead.md
     #[arg(long)]
     write: bool,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum Part {
+    /// Empty programs. They are at tracepoints, and say nothing where fdtrace has better forms
+    Empty,
+    /// Other tools
+    Peers,
+    /// What is asked of fdtrace alone: idle, start, latency, nginx
+    Alone,
 }
 
 /// The workloads that other tools run beside, too: they take their time.
@@ -65,12 +79,13 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     if !is_root()? {
         bail!("this needs root: run it as root");
     }
-    let fdtrace = build_fdtrace()?;
+    let fdtrace = args.fdtrace.clone().map_or_else(build_fdtrace, Ok)?;
     let bench = Bench {
         fdtrace: &fdtrace,
         turns: args.turns,
         time: Duration::from_millis(args.milliseconds),
     };
+    let without = |part| args.without.contains(&part);
     let mut report = Report::new(args.turns, bench.time)?;
     for work in COMPARED {
         if !args.only.is_empty() && !args.only.contains(&work) {
@@ -78,13 +93,15 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         }
         heading(work.unit());
         let mut attachments = vec![Attachment::Nothing, Attachment::Empty, Attachment::Fdtrace];
-        if WITH_PEERS.contains(&work) && !args.no_peers {
+        attachments
+            .retain(|attachment| !without(Part::Empty) || !matches!(attachment, Attachment::Empty));
+        if WITH_PEERS.contains(&work) && !without(Part::Peers) {
             attachments.extend(PEERS.iter().filter(|peer| peer.is_here()).map(Attachment::Peer));
         }
         report.add_work(bench.compare(work, &attachments)?);
     }
     report.missing = PEERS.iter().filter(|peer| !peer.is_here()).map(|peer| peer.name).collect();
-    if !args.no_alone {
+    if !without(Part::Alone) {
         heading("fdtrace alone");
         report.nginx = wrk::run(&bench)?;
         report.alone = Some(idle::measure(&bench)?);

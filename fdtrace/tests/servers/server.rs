@@ -68,6 +68,15 @@ pub(crate) fn prlimit(pid: u64, nofile: &str) {
     assert!(command.status().expect("run prlimit").success(), "{command:?}");
 }
 
+/// Whether this root may raise another process's hard limit: not every one has `CAP_SYS_RESOURCE`.
+#[track_caller]
+pub(crate) fn has_sys_resource() -> bool {
+    const CAP_SYS_RESOURCE: u32 = 24;
+    let status = fs::read_to_string("/proc/self/status").unwrap();
+    let caps = status.lines().find_map(|line| line.strip_prefix("CapEff:")).unwrap();
+    u64::from_str_radix(caps.trim(), 16).unwrap() >> CAP_SYS_RESOURCE & 1 == 1
+}
+
 /// A port that nobody listens on. Clients' own ports come from above, so none of them takes it.
 #[track_caller]
 fn free_port() -> u16 {

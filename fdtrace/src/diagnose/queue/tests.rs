@@ -224,7 +224,7 @@ fn a_thread_with_a_part_of_a_core() {
         );
         assert_eq!((found.why.as_str(), found.certainty), (expected.as_str(), Certainty::Likely));
         let facts: Vec<_> = found.evidence.iter().map(|evidence| evidence.fact).collect();
-        assert_eq!(facts, ["thread", "thread_cpu", "thread_starved"]);
+        assert_eq!(facts[..3], ["thread", "thread_cpu", "thread_starved"]);
         assert!(texts(&found).contains("more CPU"), "{}", texts(&found));
         assert!(texts(&found).contains("take the work off"), "{}", texts(&found));
     }

@@ -90,6 +90,8 @@ fn lowered_while_it_runs() {
     let to_do = said.command("now");
     assert_eq!(to_do, format!("prlimit --pid {pid} --nofile={HARD}:"));
     carry_out(to_do);
+    let [find] = said.texts("for_good")[..] else { panic!("{:#}", said.first()) };
+    assert!(find.starts_with("find out what changes its limits while it runs"), "{find}");
     clients.open(SERVED);
     clients.last_are_served(SERVED);
     ends(fdtrace, &server, pid, "recovered");

@@ -186,6 +186,10 @@ impl Server {
         self.child.id()
     }
 
+    pub(crate) fn home(&self) -> &Home {
+        &self.home
+    }
+
     pub(crate) fn port(&self) -> u16 {
         self.home.port
     }

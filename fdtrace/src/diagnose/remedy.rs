@@ -187,9 +187,9 @@ fn more_clients(own: &Ancestor, limit: u64) -> Option<Remedy> {
         .filter(|port| *port > 0 && own.container.is_none())
         .map(|port| format!("redis-cli -p {port} {set}"));
     let text = format!(
-        "after that, for more clients than before, have Redis lift its maxclients too, while fewer \
-         are connected, for beyond it redis-cli is turned away as well: redis-cli {set} (with its \
-         address and password)"
+        "then, for more clients than before, lift Redis's maxclients as well: redis-cli {set} (with \
+         its address and password), before it is reached again: from then on Redis turns redis-cli \
+         away too"
     );
     Some(remedy(When::Now, text, command))
 }

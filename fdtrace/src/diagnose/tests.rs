@@ -346,10 +346,19 @@ fn redis_under_a_low_hard_limit() {
         ["prlimit --pid 800 --nofile=65536:65536", "redis-cli -p 6380 config set maxclients 65504"];
     assert_eq!(commands(&found), expected);
     let keep = &found.remedies.last().unwrap().text;
-    assert!(
-        keep.starts_with("give redis-server[800] a limit of 65536 where it is started"),
-        "{keep}"
+    assert_eq!(
+        keep,
+        "set \"maxclients 65504\" in its configuration, then restart it, with a hard limit of at \
+         least 65536: it needs 32 descriptors beside those of its clients"
     );
+    // Who started it gave it that, which no maxclients changes.
+    let unit = of_unit("redis.service", 64, file("/etc/systemd/system/redis.service:5", 0));
+    redis.chain[0].settings.push(unit);
+    let found = diagnosed(&redis);
+    assert_eq!((found.cause, found.certainty), (Cause::HardLimitLow, Certainty::Certain));
+    let keep = &found.remedies.last().unwrap().text;
+    assert!(keep.contains("LimitNOFILE=65536"), "{keep}");
+    redis.chain[0].settings.pop();
 
     // Within its hard limit it raises the soft one to what maxclients needs, and both commands keep
     // to what the first one gives.

@@ -9,8 +9,8 @@ use crate::{
         words::{at, name, quoted},
     },
     model::{
-        Ancestor, ContainerRuntime, FileFact, Manager, Place, Program, Remedy, Role, Setting,
-        SettingSource, Unit, When,
+        Ancestor, ContainerRuntime, FileFact, Limit, Manager, Place, Program, Provenance, Remedy,
+        Role, Setting, SettingSource, Unit, When,
     },
 };
 
@@ -54,10 +54,20 @@ pub(super) fn of_program(
     let own = provenance.chain.first()?;
     // A worker of nginx sets its limit with the privileges that its master still has.
     let master = provenance.chain.get(1).filter(|parent| parent.comm == own.comm).unwrap_or(own);
-    // Redis raises its limit as the user that it runs as; others do before they give up root.
-    let is_bound = matches!(program, Program::Nginx | Program::Redis);
-    let most = master.limits.filter(|_| is_bound && master.may_raise_hard == Some(false));
-    let target = target.min(most.map_or(u64::MAX, |limits| number(limits.hard)));
+    let most =
+        master.limits.filter(|_| program == Program::Nginx && master.may_raise_hard == Some(false));
+    let mut target = target.min(most.map_or(u64::MAX, |limits| number(limits.hard)));
+    // Redis raises its limit as the user that it runs as, and the hard one with it: as high as that
+    // is, it was given so much, or has set it itself.
+    let is_bound = program == Program::Redis && own.may_raise_hard == Some(false);
+    if is_bound && bite.soft < bite.hard {
+        target = target.min(bite.hard);
+    } else if is_bound {
+        if is_given(provenance, bite) {
+            return None;
+        }
+        target = within(own, provenance.chain.get(1), target, bite);
+    }
     if target <= bite.soft {
         return None;
     }
@@ -78,7 +88,14 @@ pub(super) fn of_program(
         ),
         Program::Redis => (
             format!("{directive} {}", target.saturating_sub(super::REDIS_RESERVED)),
-            "then restart it; it needs 32 descriptors beside those of its clients".into(),
+            if is_bound && bite.soft == bite.hard {
+                format!(
+                    "then restart it, with a hard limit of at least {target}: it needs 32 \
+                     descriptors beside those of its clients"
+                )
+            } else {
+                "then restart it; it needs 32 descriptors beside those of its clients".into()
+            },
         ),
         Program::Haproxy => (format!("{directive} {target}"), "then restart HAProxy".into()),
         Program::Mysql => (format!("{directive}={target}"), "then restart the server".into()),
@@ -109,6 +126,17 @@ pub(super) fn of_program(
         _ => edit,
     });
     Some(remedy(When::ForGood, text, command.filter(|_| own.container.is_none())))
+}
+
+/// Whether the process has its limit from its parent, or from a setting of somebody else.
+fn is_given(provenance: &Provenance, bite: Bite) -> bool {
+    let has = |limit: Option<Limit>| limit.is_some_and(|limit| number(limit) == bite.soft);
+    let parent = provenance.chain.get(1).and_then(|parent| parent.limits);
+    let mut settings = provenance.chain.first().into_iter().flat_map(|own| &own.settings);
+    has(parent.map(|limits| limits.hard))
+        || settings.any(|setting| {
+            !matches!(setting.source, SettingSource::Own { .. }) && has(setting.hard)
+        })
 }
 
 fn minfds(

@@ -228,6 +228,17 @@ impl Server {
         }
     }
 
+    /// Who was killed with its group may take a moment to end, and whoever is not the test's own child
+    /// cannot be waited for.
+    #[track_caller]
+    fn wait_until_nobody_listens(&self) {
+        let deadline = Instant::now() + PATIENCE;
+        while TcpListener::bind((Ipv4Addr::UNSPECIFIED, self.port())).is_err() {
+            assert!(Instant::now() < deadline, "somebody still listens: {}", self.said());
+            thread::sleep(Duration::from_millis(20));
+        }
+    }
+
     /// The end of what it printed.
     fn said(&self) -> String {
         let lines = self.lines("output", "");
@@ -248,6 +259,7 @@ impl Server {
     #[track_caller]
     pub(crate) fn restart(&mut self, command: &mut Command, soft: u64, hard: u64) {
         self.stop();
+        self.wait_until_nobody_listens();
         self.child = self.home.spawn(command, soft, hard);
         self.runs = true;
         self.wait_until_it_listens();

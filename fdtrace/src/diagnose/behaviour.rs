@@ -9,7 +9,7 @@ use crate::model::{
 /// A failed call costs a fifth of a microsecond: nobody who waits in between makes so many.
 const BUSY_PER_SECOND: f64 = 1000.0;
 /// One core, but for what the rest of the host takes of it.
-const WHOLE_CORE: f64 = 0.9;
+pub(super) const WHOLE_CORE: f64 = 0.9;
 /// And there is no pause so long.
 const STORM: Duration = Duration::from_secs(1);
 /// No program known waits longer than a second before it tries again.

@@ -51,13 +51,16 @@ pub(super) fn inherited(facts: &LimitFacts<'_>, bite: Bite, origin: &Origin<'_>)
         let _ = write!(text, ", inherited from {holder} (also {})", bite.soft);
     }
     let own = chain.first().and_then(|own| own.settings.first());
-    let is_own = |setting: &&Setting| setting.only_raises() && setting.soft.is_none();
+    // Who raises its limit by itself raises both.
+    let is_own = |setting: &&Setting| {
+        setting.only_raises() && setting.soft.is_none() && bite.soft == bite.hard
+    };
     if let Some(setting) = origin.explained {
         let _ = write!(text, ": {}", directive_at(setting));
     } else if let Some(setting) = own.filter(is_own).filter(|_| origin.holder == 0) {
         let _ = write!(
             text,
-            ", which the program sets itself by {}: its configuration was not found",
+            ", which it was given, or has set itself by {}: its configuration was not found",
             directive(setting)
         );
     } else if let (Some(above), Some(process)) =

@@ -3,7 +3,7 @@
 use super::{
     Bite, Failed, LimitFacts, limit, limits_as_evidence,
     origin::{Origin, Raised},
-    remedy::{self, remedy, restart_of, restart_of_script},
+    remedy::{self, next_run, remedy, restart_of, restart_of_script},
     words::{at, directive, name, span, the_limit},
 };
 use crate::model::{
@@ -119,7 +119,12 @@ fn keep(
                             container anew, whose shim keeps the limit it was started with";
                 return simple(text.into(), Some(restart_of(unit)));
             }
-            let text = format!("the setting is right by now: restart {}{and_own}", unit.name);
+            let text = match next_run(Some(process), &chain[0]) {
+                Some(next) => {
+                    format!("the setting is right by now: restart {}, and {next}", unit.name)
+                }
+                None => format!("the setting is right by now: restart {}{and_own}", unit.name),
+            };
             simple(text, Some(restart_of(unit)))
         }
         SettingSource::Minfds { .. } => {
@@ -151,8 +156,9 @@ fn keep(
             if has_minfds {
                 return remedy::for_good(facts, bite, origin.holder, Some(raised.value));
             }
-            let text = format!("log in again, and start {who} from there{and_own}");
-            simple(text, None)
+            let next = next_run(chain.get(raised.at + 1), &chain[0]);
+            let log_in = || format!("log in again, and start {who} from there{and_own}");
+            simple(next.unwrap_or_else(log_in), None)
         }
     }
 }

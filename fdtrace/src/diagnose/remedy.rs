@@ -2,8 +2,8 @@
 
 mod place;
 
+pub(super) use self::place::{next_run, restart_of, restart_of_script};
 use self::place::{of_program, of_setting, run_script};
-pub(super) use self::place::{restart_of, restart_of_script};
 use super::{
     Bite, LimitFacts,
     words::{at, name, quoted},
@@ -30,6 +30,7 @@ pub(super) fn now(facts: &LimitFacts<'_>, bite: Bite, wanted: Option<u64>) -> Ve
     let target = target(provenance, bite, wanted);
     let mut remedies = Vec::new();
     let note = caches(&provenance.runtime);
+    let mut mildest = None;
     if bite.soft < bite.hard {
         // A hard limit of millions is no reason to take all of it.
         let soft = if bite.hard <= ENOUGH { bite.hard } else { bite.hard.min(target) };
@@ -39,6 +40,7 @@ pub(super) fn now(facts: &LimitFacts<'_>, bite: Bite, wanted: Option<u64>) -> Ve
             format!("raise its soft limit to {soft}, no restart; its hard limit is {most}{note}"),
             Some(format!("prlimit --pid {} --nofile={soft}:", own.id.pid)),
         ));
+        mildest = Some(soft);
     }
     if bite.hard < target {
         let hard = format!(
@@ -47,6 +49,10 @@ pub(super) fn now(facts: &LimitFacts<'_>, bite: Bite, wanted: Option<u64>) -> Ve
         );
         let command = format!("prlimit --pid {} --nofile={target}:{target}", own.id.pid);
         remedies.push(remedy(When::Now, hard, Some(command)));
+        mildest = mildest.or(Some(target));
+    }
+    if provenance.runtime == Runtime::Program(Program::Redis) {
+        remedies.extend(mildest.and_then(|limit| more_clients(own, limit)));
     }
     let supervisor = provenance.chain.iter().skip(1).find(|one| one.role.restarts_children());
     if let Some(supervisor) = supervisor
@@ -96,7 +102,7 @@ pub(super) fn for_good(
                     of_program(facts, setting, *program, target, bite)
                 }
                 SettingSource::RunScript => run_script(process, above, setting, target, bite),
-                _ => of_setting(process, own, setting, target, bite),
+                _ => of_setting(process, above, own, setting, target, bite),
             };
             if let Some(found) = found {
                 remedies.push(found);
@@ -148,7 +154,7 @@ fn caches(runtime: &Runtime) -> &'static str {
             ". nginx also stops at worker_connections, and each proxied client takes two descriptors"
         }
         Runtime::Program(Program::Redis) => {
-            ". Redis keeps to maxclients: raise that too, with CONFIG SET maxclients"
+            ". Redis still turns away whoever is beyond its maxclients, and no failed call tells"
         }
         Runtime::Program(Program::Haproxy) => {
             ". HAProxy has sized its tables when it started: it needs a restart to use more"
@@ -162,6 +168,30 @@ fn caches(runtime: &Runtime) -> &'static str {
         Runtime::Python => ". Code that uses select() stops at descriptor 1023 whatever the limit",
         _ => "",
     }
+}
+
+/// So many descriptors Redis wants beside those of its clients (src/server.h
+/// `CONFIG_MIN_RESERVED_FDS`).
+const REDIS_RESERVED: u64 = 32;
+
+/// Redis fits maxclients to its limit when it starts, and never lifts it by itself.
+fn more_clients(own: &Ancestor, limit: u64) -> Option<Remedy> {
+    let clients = limit.checked_sub(REDIS_RESERVED).filter(|clients| *clients > 0)?;
+    // Its title: "redis-server 127.0.0.1:6379".
+    let title = own.cmdline.as_deref().unwrap_or_default().join(&b' ');
+    let title = String::from_utf8_lossy(&title).into_owned();
+    let mut words = title.split(' ').skip(1);
+    let port = words.next().and_then(|word| word.rsplit(':').next()?.parse::<u16>().ok());
+    let set = format!("config set maxclients {clients}");
+    let command = port
+        .filter(|port| *port > 0 && own.container.is_none())
+        .map(|port| format!("redis-cli -p {port} {set}"));
+    let text = format!(
+        "then, for more clients than before, lift Redis's maxclients as well: redis-cli {set} (with \
+         its address and password), before it is reached again: from then on Redis turns redis-cli \
+         away too"
+    );
+    Some(remedy(When::Now, text, command))
 }
 
 /// Replaces a line of a file.

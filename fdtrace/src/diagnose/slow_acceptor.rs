@@ -1,7 +1,7 @@
 //! The acceptor does not keep up, or stands still.
 
 use super::{
-    behaviour::{AcceptFacts, behaviour},
+    behaviour::{AcceptFacts, WHOLE_CORE, behaviour},
     evidence::{THREADS, from, is_plain, percent, remedy, share, text},
     queue::{Occupancy, QueueFacts},
 };
@@ -9,6 +9,11 @@ use crate::model::{
     Acceptor, Behaviour, Cause, Certainty, Comm, Diagnosis, Evidence, Pid, Process, Remedy, Thread,
     ThreadState, Tid, When,
 };
+
+/// Of the time: what has no core for so long is mostly kept from running.
+const HALF: f64 = 0.5;
+/// And for less than this, any scheduler keeps a thread waiting.
+const NOTICED: f64 = 0.1;
 
 /// No owner can accept anything. `acceptors` are the threads of those that were looked at.
 pub(super) fn standing(owners: &[Process], acceptors: &[Acceptor]) -> Option<Diagnosis> {
@@ -91,9 +96,29 @@ pub(super) fn behind(facts: &QueueFacts<'_>) -> Option<Diagnosis> {
         unknown: vec![if facts.acceptors.is_empty() {
             "what the acceptor's threads do".to_owned()
         } else {
-            "what keeps the acceptor: no thread of it uses a core up".to_owned()
+            format!("what keeps the acceptor: no thread of it uses a core up{}", busiest(facts))
         }],
     })
+}
+
+/// `; the busiest, web[7], runs for 70 % of the time and otherwise waits for something`, where that
+/// is a large part of a core: a thread between idle and busy is not said to be either.
+fn busiest(facts: &QueueFacts<'_>) -> String {
+    let threads = facts.acceptors.iter().flat_map(|acceptor| &acceptor.threads);
+    let busiest = threads
+        .filter_map(|thread| Some((thread, thread.cpu.filter(|cpu| *cpu >= HALF)?)))
+        .max_by(|(_, a), (_, b)| a.total_cmp(b));
+    let Some((thread, cpu)) = busiest else { return String::new() };
+    let rest = match thread.starved {
+        None => "; whether it was kept from a core, the kernel does not tell".to_owned(),
+        Some(part) if part < NOTICED => ", and otherwise waits for something else".to_owned(),
+        Some(part) => format!(
+            ", is ready and gets no core for {}, and otherwise waits for something else",
+            percent(part)
+        ),
+    };
+    let (name, tid) = (thread.comm.to_text(), thread.tid.0);
+    format!("; the busiest, {name}[{tid}], runs for {} of the time{rest}", percent(cpu))
 }
 
 fn bound(acceptor: &Acceptor) -> Option<(Tid, Comm, f64)> {
@@ -130,43 +155,49 @@ fn cpu_bound(
             from(text("thread", format!("{name}[{}]", tid.0)), THREADS),
             from(share("thread_cpu", cpu, "of one core"), THREADS),
         ],
-        remedies: vec![
-            remedy(
-                When::ForGood,
-                "accept on a thread of its own, or take the work off the accepting one",
-                None,
-            ),
-            more_acceptors(),
-        ],
+        remedies: vec![less_work(), more_acceptors()],
         unknown,
     }
 }
 
-/// Its busiest thread is ready to run, and is not let.
+/// A thread is ready to run, and is not let: for most of the time, or so much that it would use a
+/// core up if it had one.
 fn starved(acceptor: &Acceptor) -> Option<Diagnosis> {
-    let mut threads = acceptor.threads.iter();
-    let waits = |part: Option<f64>| part.is_some_and(|part| part >= 0.5);
-    let thread = threads.find(|thread| waits(thread.starved))?;
-    let (name, tid, part) = (thread.comm.to_text(), thread.tid.0, thread.starved?);
+    let (thread, part) = acceptor.threads.iter().find_map(|thread| {
+        let part = thread.starved?;
+        let wants = thread.cpu.unwrap_or(0.0) + part;
+        (part >= HALF || (part >= NOTICED && wants >= WHOLE_CORE)).then_some((thread, part))
+    })?;
+    let (name, tid) = (thread.comm.to_text(), thread.tid.0);
+    // With as much of a core as it has, it could do with a whole one.
+    let cpu = thread.cpu.filter(|cpu| *cpu >= HALF);
+    let runs = cpu.map(|cpu| format!("runs for {} of the time, and ", percent(cpu)));
+    let mut evidence = vec![from(text("thread", format!("{name}[{tid}]")), THREADS)];
+    evidence.extend(cpu.map(|cpu| from(share("thread_cpu", cpu, "of one core"), THREADS)));
+    let starved = share("thread_starved", part, "of the time");
+    evidence.push(from(starved, "/proc/PID/task/TID/schedstat"));
+    let more = "give it more CPU: a higher quota (cpu.max, CPUQuota=, --cpus), or a less busy host";
+    let mut remedies = vec![remedy(When::ForGood, more, None)];
+    remedies.extend(cpu.map(|_| less_work()));
     Some(Diagnosis {
         cause: Cause::SlowAcceptor,
         certainty: Certainty::Likely,
         why: format!(
-            "thread {name}[{tid}] is ready to run and gets no core for {} of the time: the host, \
-             or the CPU quota of its cgroup, is used up",
-            percent(part)
+            "thread {name}[{tid}] {}is ready to run and gets no core for {} of {}: the host, or \
+             the CPU quota of its cgroup, is used up",
+            runs.as_deref().unwrap_or_default(),
+            percent(part),
+            if runs.is_some() { "it" } else { "the time" },
         ),
-        evidence: vec![
-            from(text("thread", format!("{name}[{tid}]")), THREADS),
-            from(share("thread_starved", part, "of the time"), "/proc/PID/task/TID/schedstat"),
-        ],
-        remedies: vec![remedy(
-            When::ForGood,
-            "give it more CPU: a higher quota (cpu.max, CPUQuota=, --cpus), or a less busy host",
-            None,
-        )],
+        evidence,
+        remedies,
         unknown: vec!["whether the host or the quota is short of CPU".to_owned()],
     })
+}
+
+fn less_work() -> Remedy {
+    let text = "accept on a thread of its own, or take the work off the accepting one";
+    remedy(When::ForGood, text, None)
 }
 
 fn more_acceptors() -> Remedy {

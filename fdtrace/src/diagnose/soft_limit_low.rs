@@ -8,7 +8,7 @@ use super::{
     remedy,
     words::{Raises, raises, runtime, the_limit},
 };
-use crate::model::{Cause, Certainty, Diagnosis, Evidence, Runtime, Value};
+use crate::model::{Cause, Certainty, Diagnosis, Evidence, Runtime, Value, When};
 
 pub(super) fn diagnose(
     facts: &LimitFacts<'_>,
@@ -20,7 +20,13 @@ pub(super) fn diagnose(
     }
     let provenance = facts.provenance;
     let mut why = the_limit(bite);
-    why.push_str(&hard_limit_low::inherited(facts, bite, origin));
+    // What raises its own limit did not get this one from whom it descends from.
+    let is_lowered = raises(&provenance.runtime) == Raises::Yes
+        && origin.explained.is_none()
+        && origin.holder == 0;
+    if !is_lowered {
+        why.push_str(&hard_limit_low::inherited(facts, bite, origin));
+    }
     let mut unknown = provenance.unknown.clone();
     let mut evidence = limits_as_evidence(facts, bite);
     evidence.extend(hard_limit_low::ancestor(facts, origin));
@@ -61,7 +67,15 @@ pub(super) fn diagnose(
         unknown.push("what the program is made of: its executable could not be read".into());
     }
     let mut remedies = remedy::now(facts, bite, origin.wanted(bite));
-    remedies.extend(remedy::for_good(facts, bite, origin.holder, origin.wanted(bite)));
+    if is_lowered {
+        let text = format!(
+            "find out what changes its limits while it runs (prlimit, a script, the program \
+             itself): {made_of} takes all of its hard limit whenever it starts"
+        );
+        remedies.push(remedy::remedy(When::ForGood, text, None));
+    } else {
+        remedies.extend(remedy::for_good(facts, bite, origin.holder, origin.wanted(bite)));
+    }
     // That it could have more follows from its two limits alone.
     let certainty =
         if provenance.chain.is_empty() { Certainty::Likely } else { Certainty::Certain };

@@ -325,6 +325,54 @@ fn programs_with_settings_of_their_own() {
     assert_eq!((found.cause, found.certainty), (Cause::OwnSetting, Certainty::Likely));
 }
 
+/// What Redis may not raise by itself is not raised by its configuration either.
+#[test]
+fn redis_under_a_low_hard_limit() {
+    let mut own = process(800, "redis-server", 64, 64);
+    own.may_raise_hard = Some(false);
+    own.cmdline = Some(vec![b"redis-server 127.0.0.1:6380".to_vec()]);
+    let source = SettingSource::Own { program: Program::Redis };
+    let unset = Setting { soft: None, hard: None, ..setting(source, 0, Place::BuiltIn(None)) };
+    own.settings = vec![unset];
+    let mut redis = provenance(vec![own, systemd()]);
+    redis.runtime = Runtime::Program(Program::Redis);
+    let found = diagnosed(&redis);
+    assert_eq!(
+        found.why,
+        "nofile limit 64 (soft and hard), which it was given, or has set itself by maxclients: its \
+         configuration was not found"
+    );
+    let expected =
+        ["prlimit --pid 800 --nofile=65536:65536", "redis-cli -p 6380 config set maxclients 65504"];
+    assert_eq!(commands(&found), expected);
+    let keep = &found.remedies.last().unwrap().text;
+    assert_eq!(
+        keep,
+        "set \"maxclients 65504\" in its configuration, then restart it, with a hard limit of at \
+         least 65536: it needs 32 descriptors beside those of its clients"
+    );
+    // Who started it gave it that, which no maxclients changes.
+    let unit = of_unit("redis.service", 64, file("/etc/systemd/system/redis.service:5", 0));
+    redis.chain[0].settings.push(unit);
+    let found = diagnosed(&redis);
+    assert_eq!((found.cause, found.certainty), (Cause::HardLimitLow, Certainty::Certain));
+    let keep = &found.remedies.last().unwrap().text;
+    assert!(keep.contains("LimitNOFILE=65536"), "{keep}");
+    redis.chain[0].settings.pop();
+
+    // Within its hard limit it raises the soft one to what maxclients needs, and both commands keep
+    // to what the first one gives.
+    redis.chain[0].limits = Some(FdLimits { soft: limit(64), hard: limit(1024) });
+    let found = diagnosed(&redis);
+    assert_eq!(found.cause, Cause::SoftLimitLow);
+    assert_eq!(commands(&found)[2], "redis-cli -p 6380 config set maxclients 992");
+    let keep = &found.remedies.last().unwrap().text;
+    assert!(keep.starts_with("set \"maxclients 992\" in its configuration"), "{keep}");
+    // A port of a container is none of the host's.
+    redis.chain[0].container = Some("4f1c0d6f2f5a".into());
+    assert_eq!(commands(&diagnosed(&redis)).len(), 2);
+}
+
 #[test]
 fn runtimes() {
     let why = |runtime: Runtime| {

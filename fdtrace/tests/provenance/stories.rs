@@ -366,3 +366,73 @@ fn below_sshd() {
     let keep = &found.remedies.last().unwrap().text;
     assert_eq!(keep, "log in again, and start bash[42] from there, and web[43] with it");
 }
+
+/// A job of cron's, as Debian starts it: cron's child opens the session, and a shell runs the line.
+#[test]
+fn below_cron() {
+    let tree = Tree::new();
+    tree.systemd();
+    let of = |pid, parent, command, limits| Process {
+        pid,
+        parent,
+        command,
+        limits,
+        cgroup: "/system.slice/cron.service",
+    };
+    let low = ("1024", "4096");
+    tree.process(&of(600, 1, "/usr/sbin/cron -f", low));
+    tree.process(&of(601, 600, "/usr/sbin/cron -f", low));
+    tree.process(&of(602, 601, "/bin/sh -c web", low));
+    tree.process(&of(603, 602, "/srv/web", low));
+    tree.write("usr/lib/systemd/system/cron.service", "[Service]\nLimitNOFILE=1024:4096\n");
+    // PAM gives nothing: its unit is what cron and its jobs have their limit from.
+    tree.write("etc/pam.d/cron", "session required pam_env.so\n");
+    let provenance = tree.read(603);
+    assert_eq!(provenance.chain[2].role, Role::Cron);
+    let found = diagnosed(&provenance);
+    check(
+        &found,
+        Cause::SoftLimitLow,
+        Certainty::Certain,
+        &[
+            "inherited from cron[600] (also 1024)",
+            ": LimitNOFILE= in /usr/lib/systemd/system/cron.service:2",
+        ],
+    );
+    let keep = &found.remedies.last().unwrap().text;
+    assert_eq!(
+        keep,
+        "set LimitNOFILE=65536 for cron.service (systemctl edit cron.service), then systemctl \
+         daemon-reload && systemctl restart cron.service, and end web[603], or wait for its end: \
+         cron gives its next run the new limit"
+    );
+
+    // limits.conf was raised while the job ran: no restart of cron is needed.
+    tree.write("etc/pam.d/cron", "session required pam_limits.so\n");
+    tree.changed("etc/security/limits.conf", "root soft nofile 4096\n", 9);
+    let found = diagnosed(&tree.read(603));
+    check(
+        &found,
+        Cause::RaisedAfterStart,
+        Certainty::Certain,
+        &["inherited from sh[602] (also 1024)", "before /etc/security/limits.conf:1 was changed"],
+    );
+    let again = "end web[603], or wait for its end: cron gives its next run the new limit";
+    assert_eq!(found.remedies.last().unwrap().text, again);
+
+    // It says what the job has.
+    let tree = Tree::of_tomorrow();
+    tree.systemd();
+    for (pid, parent, command) in
+        [(600, 1, "/usr/sbin/cron -f"), (602, 600, "/bin/sh -c web"), (603, 602, "/srv/web")]
+    {
+        tree.process(&of(pid, parent, command, low));
+    }
+    tree.write("etc/pam.d/cron", "session required pam_limits.so\n");
+    tree.write("etc/security/limits.conf", "root soft nofile 1024\n");
+    let found = diagnosed(&tree.read(603));
+    let given = ": nofile of root in /etc/security/limits.conf:1";
+    check(&found, Cause::SoftLimitLow, Certainty::Certain, &[given]);
+    let keep = &found.remedies.last().unwrap().text;
+    assert!(keep.ends_with(&format!("limits.conf:1, then {again}")), "{keep}");
+}

@@ -68,6 +68,15 @@ pub(crate) fn prlimit(pid: u64, nofile: &str) {
     assert!(command.status().expect("run prlimit").success(), "{command:?}");
 }
 
+/// Whether this root may raise another process's hard limit: not every one has `CAP_SYS_RESOURCE`.
+#[track_caller]
+pub(crate) fn has_sys_resource() -> bool {
+    const CAP_SYS_RESOURCE: u32 = 24;
+    let status = fs::read_to_string("/proc/self/status").unwrap();
+    let caps = status.lines().find_map(|line| line.strip_prefix("CapEff:")).unwrap();
+    u64::from_str_radix(caps.trim(), 16).unwrap() >> CAP_SYS_RESOURCE & 1 == 1
+}
+
 /// A port that nobody listens on. Clients' own ports come from above, so none of them takes it.
 #[track_caller]
 fn free_port() -> u16 {
@@ -177,6 +186,10 @@ impl Server {
         self.child.id()
     }
 
+    pub(crate) fn home(&self) -> &Home {
+        &self.home
+    }
+
     pub(crate) fn port(&self) -> u16 {
         self.home.port
     }
@@ -215,6 +228,17 @@ impl Server {
         }
     }
 
+    /// Who was killed with its group may take a moment to end, and whoever is not the test's own child
+    /// cannot be waited for.
+    #[track_caller]
+    fn wait_until_nobody_listens(&self) {
+        let deadline = Instant::now() + PATIENCE;
+        while TcpListener::bind((Ipv4Addr::UNSPECIFIED, self.port())).is_err() {
+            assert!(Instant::now() < deadline, "somebody still listens: {}", self.said());
+            thread::sleep(Duration::from_millis(20));
+        }
+    }
+
     /// The end of what it printed.
     fn said(&self) -> String {
         let lines = self.lines("output", "");
@@ -235,6 +259,7 @@ impl Server {
     #[track_caller]
     pub(crate) fn restart(&mut self, command: &mut Command, soft: u64, hard: u64) {
         self.stop();
+        self.wait_until_nobody_listens();
         self.child = self.home.spawn(command, soft, hard);
         self.runs = true;
         self.wait_until_it_listens();

@@ -208,6 +208,52 @@ fn a_thread_without_a_core() {
     assert!(found.why.contains("gets no core for 80 % of the time"), "{}", found.why);
 }
 
+/// Between idle and busy, the time that it was ready and had no core tells what is short.
+#[test]
+fn a_thread_with_a_part_of_a_core() {
+    let with = |cpu, starved| {
+        let mut acceptor = acceptor(7, ThreadState::Running, cpu);
+        acceptor.threads[0].starved = starved;
+        Case { acceptors: vec![acceptor], lengths: ALWAYS.to_vec(), ..Case::default() }.one()
+    };
+    for (cpu, starved, runs, kept) in [(0.6, 0.38, "60", "38"), (0.85, 0.12, "85", "12")] {
+        let found = with(cpu, Some(starved));
+        let expected = format!(
+            "thread web[7] runs for {runs} % of the time, and is ready to run and gets no core for \
+             {kept} % of it: the host, or the CPU quota of its cgroup, is used up"
+        );
+        assert_eq!((found.why.as_str(), found.certainty), (expected.as_str(), Certainty::Likely));
+        let facts: Vec<_> = found.evidence.iter().map(|evidence| evidence.fact).collect();
+        assert_eq!(facts[..3], ["thread", "thread_cpu", "thread_starved"]);
+        assert!(texts(&found).contains("more CPU"), "{}", texts(&found));
+        assert!(texts(&found).contains("take the work off"), "{}", texts(&found));
+    }
+    // It sleeps for the rest: it is neither, and nobody knows what it waits for.
+    let nothing = "what keeps the acceptor: no thread of it uses a core up";
+    let busiest = |part| format!("{nothing}; the busiest, web[7], runs for {part} % of the time");
+    for (cpu, starved, expected) in [
+        (0.7, Some(0.02), format!("{}, and otherwise waits for something else", busiest(70))),
+        (
+            0.6,
+            Some(0.2),
+            format!(
+                "{}, is ready and gets no core for 20 %, and otherwise waits for something else",
+                busiest(60)
+            ),
+        ),
+        (
+            0.8,
+            None,
+            format!("{}; whether it was kept from a core, the kernel does not tell", busiest(80)),
+        ),
+        (0.2, Some(0.02), nothing.to_owned()),
+    ] {
+        let found = with(cpu, starved);
+        assert!(found.why.starts_with("the accept queue is full all the time"), "{}", found.why);
+        assert_eq!(found.unknown, [expected]);
+    }
+}
+
 #[test]
 fn always_full() {
     let found = Case { lengths: ALWAYS.to_vec(), ..Case::default() }.one();

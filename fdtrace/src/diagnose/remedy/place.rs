@@ -9,13 +9,14 @@ use crate::{
         words::{at, name, quoted},
     },
     model::{
-        Ancestor, ContainerRuntime, FileFact, Manager, Place, Program, Remedy, Role, Setting,
-        SettingSource, Unit, When,
+        Ancestor, ContainerRuntime, FileFact, Limit, Manager, Place, Program, Provenance, Remedy,
+        Role, Setting, SettingSource, Unit, When,
     },
 };
 
 pub(super) fn of_setting(
     process: &Ancestor,
+    above: Option<&Ancestor>,
     own: &Ancestor,
     setting: &Setting,
     target: u64,
@@ -33,11 +34,11 @@ pub(super) fn of_setting(
             let helps = target > bite.soft;
             helps.then(|| minfds(process, own, setting, program.as_deref(), target))
         }
-        SettingSource::Login { user } => Some(login(process, setting, user, target)),
+        SettingSource::Login { user } => Some(login(process, above, own, setting, user, target)),
         SettingSource::Container { runtime, id }
         | SettingSource::ContainerDefault { runtime, id } => Some(container(*runtime, id, target)),
         SettingSource::Unit(unit) | SettingSource::UnitDefault(unit) => {
-            Some(of_unit(process, unit, setting, target, bite))
+            Some(of_unit(process, own, unit, setting, target, bite))
         }
     }
 }
@@ -55,7 +56,18 @@ pub(super) fn of_program(
     let master = provenance.chain.get(1).filter(|parent| parent.comm == own.comm).unwrap_or(own);
     let most =
         master.limits.filter(|_| program == Program::Nginx && master.may_raise_hard == Some(false));
-    let target = target.min(most.map_or(u64::MAX, |limits| number(limits.hard)));
+    let mut target = target.min(most.map_or(u64::MAX, |limits| number(limits.hard)));
+    // Redis raises its limit as the user that it runs as, and the hard one with it: as high as that
+    // is, it was given so much, or has set it itself.
+    let is_bound = program == Program::Redis && own.may_raise_hard == Some(false);
+    if is_bound && bite.soft < bite.hard {
+        target = target.min(bite.hard);
+    } else if is_bound {
+        if is_given(provenance, bite) {
+            return None;
+        }
+        target = within(own, provenance.chain.get(1), target, bite);
+    }
     if target <= bite.soft {
         return None;
     }
@@ -75,8 +87,15 @@ pub(super) fn of_program(
             format!("then reload nginx, no restart: {reload}{why}"),
         ),
         Program::Redis => (
-            format!("{directive} {}", target.saturating_sub(32)),
-            "then restart it; it needs 32 descriptors beside those of its clients".into(),
+            format!("{directive} {}", target.saturating_sub(super::REDIS_RESERVED)),
+            if is_bound && bite.soft == bite.hard {
+                format!(
+                    "then restart it, with a hard limit of at least {target}: it needs 32 \
+                     descriptors beside those of its clients"
+                )
+            } else {
+                "then restart it; it needs 32 descriptors beside those of its clients".into()
+            },
         ),
         Program::Haproxy => (format!("{directive} {target}"), "then restart HAProxy".into()),
         Program::Mysql => (format!("{directive}={target}"), "then restart the server".into()),
@@ -107,6 +126,17 @@ pub(super) fn of_program(
         _ => edit,
     });
     Some(remedy(When::ForGood, text, command.filter(|_| own.container.is_none())))
+}
+
+/// Whether the process has its limit from its parent, or from a setting of somebody else.
+fn is_given(provenance: &Provenance, bite: Bite) -> bool {
+    let has = |limit: Option<Limit>| limit.is_some_and(|limit| number(limit) == bite.soft);
+    let parent = provenance.chain.get(1).and_then(|parent| parent.limits);
+    let mut settings = provenance.chain.first().into_iter().flat_map(|own| &own.settings);
+    has(parent.map(|limits| limits.hard))
+        || settings.any(|setting| {
+            !matches!(setting.source, SettingSource::Own { .. }) && has(setting.hard)
+        })
 }
 
 fn minfds(
@@ -205,18 +235,25 @@ fn replace_number(file: &FileFact, setting: &Setting, target: u64) -> Option<Str
     Some(format!("sed -i {} {}", quoted(&script), path(file)))
 }
 
-fn login(process: &Ancestor, setting: &Setting, user: &str, target: u64) -> Remedy {
+fn login(
+    process: &Ancestor,
+    above: Option<&Ancestor>,
+    own: &Ancestor,
+    setting: &Setting,
+    user: &str,
+    target: u64,
+) -> Remedy {
     let file = match &setting.place {
         Place::File(file) => at(file),
         _ => "/etc/security/limits.conf".into(),
     };
     let path = "/etc/security/limits.d/zz-nofile.conf";
     let line = format!("{user} - nofile {target}");
-    let text = format!(
-        "write \"{line}\" to {path}, which is read after {file}, then log in again and start {} from \
-         there",
-        name(process)
-    );
+    let then = match next_run(above, own) {
+        Some(next) => format!("then {next}"),
+        None => format!("then log in again and start {} from there", name(process)),
+    };
+    let text = format!("write \"{line}\" to {path}, which is read after {file}, {then}");
     let line = quoted(&line);
     remedy(When::ForGood, text, Some(format!("echo {line} >> {path}")))
 }
@@ -245,7 +282,21 @@ fn container(runtime: ContainerRuntime, id: &str, target: u64) -> Remedy {
     remedy(When::ForGood, text, None)
 }
 
-fn of_unit(process: &Ancestor, unit: &Unit, setting: &Setting, target: u64, bite: Bite) -> Remedy {
+/// How a job of cron's has what was set since it started: nobody starts it again for that.
+pub(in crate::diagnose) fn next_run(cron: Option<&Ancestor>, own: &Ancestor) -> Option<String> {
+    let cron = cron.filter(|cron| cron.role == Role::Cron && cron.id != own.id)?;
+    let (cron, own) = (cron.comm.to_text(), name(own));
+    Some(format!("end {own}, or wait for its end: {cron} gives its next run the new limit"))
+}
+
+fn of_unit(
+    process: &Ancestor,
+    own: &Ancestor,
+    unit: &Unit,
+    setting: &Setting,
+    target: u64,
+    bite: Bite,
+) -> Remedy {
     // A hard limit that is higher stays.
     let hard = bite.hard.max(target);
     let value = if hard == target {
@@ -258,9 +309,11 @@ fn of_unit(process: &Ancestor, unit: &Unit, setting: &Setting, target: u64, bite
     };
     let shim = process.role == Role::ContainerdShim;
     let then = if shim {
-        "and create the container anew: its shim keeps the limit it was started with"
+        "and create the container anew: its shim keeps the limit it was started with".to_owned()
+    } else if let Some(next) = next_run(Some(process), own) {
+        format!("and {next}")
     } else {
-        "which restarts this process"
+        "which restarts this process".to_owned()
     };
     let restart = restart_of(unit);
     let edit = match (&setting.source, &setting.place) {

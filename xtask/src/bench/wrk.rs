@@ -37,7 +37,9 @@ pub(crate) fn run(bench: &Bench<'_>) -> Result<Option<Nginx>> {
     let home = tempfile::tempdir()?;
     let configuration = home.path().join("nginx.conf");
     fs::write(&configuration, CONFIGURATION.replace("{home}", &home.path().to_string_lossy()))?;
-    let server = Command::new(nginx)
+    // Each on a CPU of its own: where the scheduler puts them makes more difference than fdtrace.
+    let server = on_cpu(0)
+        .arg(nginx)
         .arg("-c")
         .arg(&configuration)
         .arg("-p")
@@ -53,7 +55,7 @@ pub(crate) fn run(bench: &Bench<'_>) -> Result<Option<Nginx>> {
         for place in 0..3 {
             let index = (turn + place) % 3;
             let tool = attachments[index].start(bench.fdtrace, server.0.id())?;
-            let text = output(Command::new(&wrk).args(["-t1", "-c16", "-d2s", &url()]))?;
+            let text = output(on_cpu(1).arg(&wrk).args(["-t1", "-c16", "-d2s", &url()]))?;
             rates[index].push(rate(&text).context("wrk says no rate")?);
             tool.map(Tool::stop).transpose()?;
         }
@@ -69,6 +71,13 @@ pub(crate) fn run(bench: &Bench<'_>) -> Result<Option<Nginx>> {
     };
     println!("  nginx {nginx:?}");
     Ok(Some(nginx))
+}
+
+fn on_cpu(number: usize) -> Command {
+    let cpus = thread::available_parallelism().map_or(1, usize::from);
+    let mut command = Command::new("taskset");
+    command.arg("--cpu-list").arg((number % cpus).to_string());
+    command
 }
 
 fn url() -> String {

@@ -9,6 +9,8 @@ struct Budget {
     what: &'static str,
     promised: &'static str,
     measured: String,
+    /// The same with empty programs: what nobody who attaches there can avoid.
+    empty: String,
     holds: bool,
 }
 
@@ -17,10 +19,13 @@ pub(super) fn write(report: &Report, to: &mut String) -> fmt::Result {
     if budgets.is_empty() {
         return Ok(());
     }
-    writeln!(to, "\n## Promises\n\n| what | promised | measured | |\n| --- | --- | --- | --- |")?;
-    for Budget { what, promised, measured, holds } in budgets {
+    writeln!(
+        to,
+        "\n## Promises\n\n| what | promised | measured | empty programs | |\n| --- | --- | --- | --- | --- |"
+    )?;
+    for Budget { what, promised, measured, empty, holds } in budgets {
         let verdict = if holds { "holds" } else { "**missed**" };
-        writeln!(to, "| {what} | {promised} | {measured} | {verdict} |")?;
+        writeln!(to, "| {what} | {promised} | {measured} | {empty} | {verdict} |")?;
     }
     Ok(())
 }
@@ -31,7 +36,8 @@ fn budgets(report: &Report) -> Vec<Budget> {
     let mut add = |what, promised, measured: Option<(f64, bool)>, unit: &str| {
         if let Some((measured, holds)) = measured {
             let measured = format!("{measured:.3}{unit}");
-            budgets.push(Budget { what, promised, measured, holds });
+            let empty = String::new();
+            budgets.push(Budget { what, promised, measured, empty, holds });
         }
     };
     let to_empty = |row: &Row| Some(row.to_empty?.median);
@@ -66,5 +72,23 @@ fn budgets(report: &Report) -> Vec<Budget> {
         add("binary", "≤ 6 MiB", Some(at_most(6.0)(mib(alone.binary_bytes))), " MiB");
         add("latency, p99", "≤ 5 ms", Some(at_most(5.0)(alone.latency.p99_ms)), " ms");
     }
+    add_empty(report, &mut budgets);
     budgets
+}
+
+/// What the kernel charges for any program is no fault of ours, and no merit.
+fn add_empty(report: &Report, budgets: &mut [Budget]) {
+    let beside = [
+        ("accepts, rate", Work::Accept, true),
+        ("established traffic", Work::Traffic, false),
+        ("connections, rate", Work::Connections, true),
+    ];
+    for (what, work, is_rate) in beside {
+        let empty = report.work(work).and_then(|work| work.row(Attachment::Empty.name()));
+        let budget = budgets.iter_mut().find(|budget| budget.what == what);
+        if let Some((row, budget)) = empty.zip(budget) {
+            let ratio = row.to_nothing.median;
+            budget.empty = format!("{:.3} ×", if is_rate { 1.0 / ratio } else { ratio });
+        }
+    }
 }

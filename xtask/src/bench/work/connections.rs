@@ -11,7 +11,9 @@ use std::{
 use anyhow::{Context as _, Result};
 use nix::{
     libc,
+    sched::{CpuSet, sched_setaffinity},
     sys::socket::{setsockopt, sockopt},
+    unistd::Pid,
 };
 
 use super::{Done, ready, repeat};
@@ -36,7 +38,10 @@ pub(super) fn two_threads(time: Duration) -> Result<Done> {
     let is_over = AtomicBool::new(false);
     ready()?;
     thread::scope(|scope| {
+        // Whether the scheduler has them share a CPU makes more difference than anything measured.
+        stay_on(0)?;
         let server = scope.spawn(|| {
+            let _ = stay_on(1);
             while !is_over.load(Ordering::Relaxed) {
                 let _ = listener.accept();
             }
@@ -56,6 +61,16 @@ pub(super) fn two_threads(time: Duration) -> Result<Done> {
         server.join().ok().context("the server panicked")?;
         done
     })
+}
+
+/// Keeps this thread on a CPU, where there is one of that number.
+fn stay_on(cpu: usize) -> Result<()> {
+    let mut cpus = CpuSet::new();
+    if cpu < thread::available_parallelism()?.get() {
+        cpus.set(cpu)?;
+        sched_setaffinity(Pid::from_raw(0), &cpus)?;
+    }
+    Ok(())
 }
 
 /// By one thread, so that no scheduler's choice is measured.

@@ -53,11 +53,7 @@ impl Attachment {
                 command.arg("bench-empty");
                 (command, Ready::Line("ready"))
             }
-            Self::Fdtrace => {
-                let mut command = Command::new(fdtrace);
-                command.arg("--json");
-                (command, Ready::Line("\"kind\":\"started\""))
-            }
+            Self::Fdtrace => (self::fdtrace(fdtrace), STARTED),
             Self::Peer(peer) => {
                 // In mounts of its own, so that the host's stay as they are. Each program gives way
                 // to the next, so that our signal reaches the tool.
@@ -86,6 +82,14 @@ impl Attachment {
         }
     }
 }
+
+/// fdtrace as it is measured, and what it says when it observes.
+pub(super) fn fdtrace(path: &Path) -> Command {
+    let mut command = Command::new(path);
+    command.arg("--json");
+    command
+}
+pub(super) const STARTED: Ready = Ready::Line("\"kind\":\"started\"");
 
 fn seen_by_fdtrace(pid: u32, output: &str) -> Option<u64> {
     let summary = output.lines().find(|line| line.contains("\"kind\":\"summary\""))?;
@@ -150,7 +154,7 @@ impl Tool {
             }
         }
         if let Some(status) = tool.child.try_wait()? {
-            tool.drain();
+            tool.take_lines();
             bail!("it ended at once ({status}): {}", tool.output.trim_end());
         }
         Ok(tool)
@@ -193,7 +197,7 @@ impl Tool {
         kill(Pid::from_raw(i32::try_from(self.child.id())?), Signal::SIGINT)?;
         let deadline = Instant::now() + PATIENCE;
         loop {
-            self.drain();
+            self.take_lines();
             if let Some(status) = self.child.try_wait()? {
                 let of_signal = status.signal().is_some();
                 for reader in self.readers.drain(..) {
@@ -217,10 +221,6 @@ impl Tool {
         }
     }
 
-    fn drain(&mut self) {
-        self.take_lines();
-    }
-
     fn keep(&mut self, line: &str) {
         self.output.push_str(line);
         self.output.push('\n');
@@ -229,7 +229,7 @@ impl Tool {
     fn kill(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
-        self.drain();
+        self.take_lines();
     }
 }
 

@@ -2,9 +2,7 @@
 //! and how soon it tells.
 
 use std::{
-    fs,
-    process::Command,
-    thread,
+    fs, thread,
     time::{Duration, Instant},
 };
 
@@ -14,13 +12,12 @@ use serde::Serialize;
 use serde_json::Value;
 
 use super::{
-    attachment::{Ready, Tool},
+    attachment::{self, Tool},
     sample::{Bench, Worker},
     statistics::{Spread, quantile},
     work::Work,
 };
 
-const STARTED: Ready = Ready::Line("\"kind\":\"started\"");
 const IDLE: Duration = Duration::from_secs(20);
 const STARTS: usize = 15;
 const FAILURES: Duration = Duration::from_secs(4);
@@ -64,14 +61,13 @@ pub(crate) fn measure(bench: &Bench<'_>) -> Result<Alone> {
     Ok(Alone { idle, start_ms, binary_bytes, latency, form })
 }
 
-fn command(bench: &Bench<'_>) -> Command {
-    let mut command = Command::new(bench.fdtrace);
-    command.arg("--json");
-    command
+/// As it is attached beside a workload.
+fn fdtrace(bench: &Bench<'_>) -> Result<Tool> {
+    Tool::start(&mut attachment::fdtrace(bench.fdtrace), attachment::STARTED)
 }
 
 fn idle(bench: &Bench<'_>) -> Result<(Idle, String)> {
-    let tool = Tool::start(&mut command(bench), STARTED)?;
+    let tool = fdtrace(bench)?;
     // What is done once after the start is not idling.
     thread::sleep(Duration::from_secs(3));
     let (before, start) = (Usage::of(tool.pid())?, Instant::now());
@@ -130,7 +126,7 @@ impl Usage {
 fn start(bench: &Bench<'_>) -> Result<Spread> {
     let mut times = Vec::new();
     for _ in 0..STARTS {
-        let tool = Tool::start(&mut command(bench), STARTED)?;
+        let tool = fdtrace(bench)?;
         times.push(tool.start.as_secs_f64() * 1e3);
         tool.stop()?;
     }
@@ -138,7 +134,7 @@ fn start(bench: &Bench<'_>) -> Result<Spread> {
 }
 
 fn latency(bench: &Bench<'_>) -> Result<Latency> {
-    let mut tool = Tool::start(&mut command(bench), STARTED)?;
+    let mut tool = fdtrace(bench)?;
     let worker = Worker::start(Work::Latency, FAILURES)?;
     let pid = worker.pid();
     // Both clocks are the monotonic one; std does not give its number.

@@ -4,9 +4,10 @@ use std::time::{Duration, SystemTime};
 
 use super::{Failed, LimitFacts, limits};
 use crate::model::{
-    Ancestor, Backlog, BootTime, ChainEnd, Comm, Diagnosis, FdLimits, FdUsage, FileFact, Limit,
-    Listener, ListenerAddress, ListenerReport, ListeningSocket, Manager, OwnerFds, Pid, Place,
-    Process, ProcessId, Provenance, Role, Runtime, Setting, SettingSource, Sysctl, Sysctls, Unit,
+    Ancestor, Backlog, BootTime, ChainEnd, Comm, Diagnosis, FailureSample, FdLimits, FdUsage,
+    FileFact, Limit, Listener, ListenerAddress, ListenerReport, ListeningSocket, Manager, OwnerFds,
+    Pid, Place, Process, ProcessId, Provenance, Role, Runtime, Setting, SettingSource, Sysctl,
+    Sysctls, Unit,
 };
 
 pub(super) const DAY: u64 = 86_400;
@@ -159,4 +160,19 @@ pub(super) fn listener(port: u16, owners: &[Process], length: u32, limit: u32) -
         fds: None,
         backlog: Backlog { requested: None, somaxconn: Some(4096) },
     }
+}
+
+pub(super) fn at(millis: u64) -> BootTime {
+    BootTime(Duration::from_millis(millis))
+}
+
+/// Single failures, so many milliseconds apart.
+pub(super) fn single_failures(pauses: &[u64]) -> Vec<FailureSample> {
+    let mut now = 1_000;
+    let mut samples = vec![FailureSample { at: at(now), count: 1 }];
+    for (count, pause) in (2..).zip(pauses) {
+        now += pause;
+        samples.push(FailureSample { at: at(now), count });
+    }
+    samples
 }

@@ -138,13 +138,10 @@ fn try_again() -> Remedy {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::{
-        BootTime, Comm, FailureSample, ProcessId, QueueSample, Thread, ThreadState, Tid,
+    use crate::{
+        diagnose::fixtures::{at, single_failures},
+        model::{BootTime, Comm, FailureSample, ProcessId, QueueSample, Thread, ThreadState, Tid},
     };
-
-    fn at(millis: u64) -> BootTime {
-        BootTime(Duration::from_millis(millis))
-    }
 
     fn owner(unit: Option<&str>) -> Process {
         Process {
@@ -155,16 +152,6 @@ mod tests {
             unit: unit.map(str::to_owned),
             container: None,
         }
-    }
-
-    fn failures(pauses: &[u64]) -> Vec<FailureSample> {
-        let mut now = 1_000;
-        let mut samples = vec![FailureSample { at: at(now), count: 1 }];
-        for (count, pause) in (2..).zip(pauses) {
-            now += pause;
-            samples.push(FailureSample { at: at(now), count });
-        }
-        samples
     }
 
     fn of(failures: &[FailureSample], queue: &[u32], later: u64) -> Diagnosis {
@@ -188,19 +175,19 @@ mod tests {
     fn each_is_told_in_words() {
         let cases = [
             (
-                of(&failures(&[5, 10, 20, 40, 80, 160, 320, 640, 1_000]), &[], 0),
+                of(&single_failures(&[5, 10, 20, 40, 80, 160, 320, 640, 1_000]), &[], 0),
                 Cause::BacksOff,
                 "srv[7] waits after each EMFILE, longer every time, up to 1 s so far: so long \
                  clients wait on, when there are descriptors again",
             ),
             (
-                of(&failures(&[1_000; 5]), &[], 0),
+                of(&single_failures(&[1_000; 5]), &[], 0),
                 Cause::BacksOff,
                 "srv[7] waits 1 s after each EMFILE: up to so long clients wait on, when there are \
                  descriptors again",
             ),
             (
-                of(&failures(&[700, 150, 900, 1_200]), &[0, 0, 0], 0),
+                of(&single_failures(&[700, 150, 900, 1_200]), &[0, 0, 0], 0),
                 Cause::DrainsWhileFailing,
                 "accept fails with EMFILE again and again, and yet the queue of srv[7] is empty at \
                  every look: it takes clients only to close them at once (by a spare descriptor). \
@@ -208,7 +195,7 @@ mod tests {
                  accepted",
             ),
             (
-                of(&failures(&[]), &[1, 1, 4, 9], 20),
+                of(&single_failures(&[]), &[1, 1, 4, 9], 20),
                 Cause::GaveUp,
                 "srv[7] gave up: since its last EMFILE, 20 s ago, it has taken nobody, and 9 \
                  clients wait",

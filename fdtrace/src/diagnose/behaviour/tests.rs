@@ -1,5 +1,8 @@
 use super::*;
-use crate::model::{Comm, Pid, Tid};
+use crate::{
+    diagnose::fixtures::{at, single_failures},
+    model::{Comm, Pid, Tid},
+};
 
 fn thread(tid: u32, state: ThreadState, cpu: f64) -> Thread {
     Thread {
@@ -27,21 +30,6 @@ fn acceptor(threads: Vec<Thread>) -> Acceptor {
 
 fn of_threads(threads: Vec<Thread>) -> Option<Behaviour> {
     behaviour(&AcceptFacts { acceptor: Some(&acceptor(threads)), ..AcceptFacts::default() })
-}
-
-fn at(millis: u64) -> BootTime {
-    BootTime(Duration::from_millis(millis))
-}
-
-/// Single failures, so many milliseconds apart.
-fn pauses(pauses: &[u64]) -> Vec<FailureSample> {
-    let mut now = 1_000;
-    let mut samples = vec![FailureSample { at: at(now), count: 1 }];
-    for (count, pause) in (2..).zip(pauses) {
-        now += pause;
-        samples.push(FailureSample { at: at(now), count });
-    }
-    samples
 }
 
 fn of_failures(failures: &[FailureSample]) -> Option<Behaviour> {
@@ -144,13 +132,13 @@ fn backing_off() {
         other => panic!("{other:?}"),
     };
     assert_eq!(
-        longest(of_failures(&pauses(&[5, 10, 20, 40, 80, 160, 320, 640, 1_000, 1_000]))),
+        longest(of_failures(&single_failures(&[5, 10, 20, 40, 80, 160, 320, 640, 1_000, 1_000]))),
         1_000
     );
     assert_eq!(longest(of_failures(&records)), 1_001);
-    assert_eq!(longest(of_failures(&pauses(&[100, 160, 320, 640]))), 640);
+    assert_eq!(longest(of_failures(&single_failures(&[100, 160, 320, 640]))), 640);
     let pause = Some(Behaviour::Pausing { pause: Duration::from_millis(1_010) });
-    assert_eq!(of_failures(&pauses(&[1_000, 1_010, 1_005, 1_001])), pause);
+    assert_eq!(of_failures(&single_failures(&[1_000, 1_010, 1_005, 1_001])), pause);
     for none in [
         &[1_000, 1_000, 1_000][..],
         &[5, 900, 20, 700],
@@ -158,13 +146,13 @@ fn backing_off() {
         &[5_000, 5_000, 5_000, 5_000],
         &[0, 0, 0, 0],
     ] {
-        assert_eq!(of_failures(&pauses(none)), None, "{none:?}");
+        assert_eq!(of_failures(&single_failures(none)), None, "{none:?}");
     }
 }
 
 #[test]
 fn a_queue_that_stays_empty_though_accept_fails() {
-    let failures = pauses(&[700, 150, 900, 1_200]);
+    let failures = single_failures(&[700, 150, 900, 1_200]);
     let now = failures.last().unwrap().at;
     let with = |lengths: &[u32], is_alone| {
         let queue = queue(lengths);

@@ -97,7 +97,7 @@ impl Slots {
     }
 
     /// Linear counting: of `n` clients hashed to `m` bits, about `m * exp(-n / m)` bits stay clear
-    /// (Whang et al., 1990). Exact within one for a hundred clients, a few percent for thousands.
+    /// (Whang et al., 1990). Off by one or two for a hundred clients, by a few percent for thousands.
     pub(super) fn refused_clients(&self, slots: &[u32]) -> Option<u64> {
         let bits = f64::from(Peers::BITS);
         // A client that met several sockets of a listener, or both doors of one, is one client.

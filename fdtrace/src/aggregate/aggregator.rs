@@ -11,8 +11,8 @@ use super::{
     subject::{Subject, SubjectId, SubjectKey},
 };
 use crate::model::{
-    Backlog, BootTime, EpisodeReport, Errno, Failure, FailureEvent, FdLimits, FdUsage, Filter,
-    Phase, Process, ProcessId, Report, SystemLimits, Total,
+    Backlog, BootTime, EpisodeReport, Errno, Failure, FailureEvent, FdLimits, FdUsage, Figures,
+    Filter, Phase, Process, ProcessId, Report, SystemLimits, Total,
 };
 
 /// The most lines the totals have. The oldest that are over are folded into one number.
@@ -113,17 +113,17 @@ impl Aggregator {
         report
     }
 
-    /// Takes failures that no slot counts, because they were polled: `new` at most.
-    pub fn polled(
+    /// Takes failures that no slot counts: no program saw them, and the kernel's counters tell.
+    pub fn unseen(
         &mut self,
         now: BootTime,
         event: &FailureEvent,
-        new: u64,
+        (new, figures): (u64, Figures),
         host: &impl Host,
         owners: impl FnOnce(&FailureEvent) -> Vec<Process>,
     ) -> Option<Report> {
         let id = self.subject(event, owners);
-        self.subjects.get_mut(&id)?.add(new, event.at);
+        self.subjects.get_mut(&id)?.add_unseen(new, event.at, figures);
         let report = self.hand_over(now, id, host);
         self.fold();
         report
@@ -242,6 +242,12 @@ impl Aggregator {
         subjects.filter(|subject| is_it(subject.key.failure)).map(|subject| subject.total).sum()
     }
 
+    /// What programs have counted of a socket's refused clients, by failure: the sum over its slots.
+    #[must_use]
+    pub fn counted(&self, inode: u64, failure: fn(Failure) -> bool, host: &impl Host) -> u64 {
+        self.slots.refusing(inode, failure).map(|slot| host.count(slot).total).sum()
+    }
+
     /// Whether an episode tells that a process has no descriptor left.
     #[must_use]
     pub fn is_exhausted(&self, process: ProcessId) -> bool {
@@ -344,7 +350,7 @@ impl Aggregator {
         }
         let filter = &self.settings.filter;
         if !filter.is_live(*door, *failure) || !filter.wants(&subject.owners, target, *failure) {
-            subject.waiting = 0;
+            (subject.waiting, subject.waiting_unseen) = (0, 0);
             return None;
         }
         let mut episode = Episode::open(subject, now, host);

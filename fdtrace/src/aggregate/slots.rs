@@ -61,6 +61,18 @@ impl Slots {
         self.slots.keys().copied().collect()
     }
 
+    /// The slots that count a socket's refused clients.
+    pub(super) fn refusing(
+        &self,
+        inode: u64,
+        failure: fn(Failure) -> bool,
+    ) -> impl Iterator<Item = u32> {
+        let slots = self.slots.iter().filter(move |(_, slot)| {
+            slot.key.process.is_none() && slot.key.inode == inode && failure(slot.key.failure)
+        });
+        slots.map(|(number, _)| *number)
+    }
+
     /// Notes that a slot counts failures like this one.
     pub(super) fn note(&mut self, event: &FailureEvent, subject: SubjectId) {
         let FailureEvent { key, caller, door, failure, at, .. } = event;

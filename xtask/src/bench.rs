@@ -65,6 +65,8 @@ enum Part {
 
 /// The workloads that other tools run beside, too: they take their time.
 const WITH_PEERS: [Work; 3] = [Work::Getppid, Work::Accept, Work::Refused];
+/// Those in which packets come.
+const WITH_PACKETS: [Work; 4] = [Work::Accept, Work::Traffic, Work::Connections, Work::Flood];
 const COMPARED: [Work; 7] = [
     Work::Getppid,
     Work::Accept,
@@ -95,6 +97,9 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         let mut attachments = vec![Attachment::Nothing, Attachment::Empty, Attachment::Fdtrace];
         attachments
             .retain(|attachment| !without(Part::Empty) || !matches!(attachment, Attachment::Empty));
+        if WITH_PACKETS.contains(&work) {
+            attachments.push(Attachment::FdtraceAlways);
+        }
         if WITH_PEERS.contains(&work) && !without(Part::Peers) {
             attachments.extend(PEERS.iter().filter(|peer| peer.is_here()).map(Attachment::Peer));
         }

@@ -58,11 +58,11 @@ pub(super) struct OnDemand {
 
 impl OnDemand {
     /// The program is attached.
-    pub(super) fn new(now: BootTime, rest_after: Duration) -> Self {
+    pub(super) fn new(now: BootTime, rest_after: Duration, counters: Vec<NetnsDelta>) -> Self {
         Self {
             rest_after,
             quiet_since: now,
-            counters: Vec::new(),
+            counters,
             state: State::Attached,
             read_at: now,
             is_worth_it: true,

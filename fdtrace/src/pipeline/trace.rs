@@ -70,7 +70,7 @@ impl Trace {
         let rest = packets_rest.filter(|_| kernel.looks_at_packets());
         Ok(Self {
             poller,
-            on_demand: rest.map(|rest| OnDemand::new(boot_time(), rest)),
+            on_demand: rest.map(|rest| OnDemand::new(boot_time(), rest, namespaces.deltas())),
             host: Live::new(kernel, namespaces),
             investigations: Investigations::new(),
             watch: Watch::new(thresholds, filter.clone()),

@@ -207,7 +207,7 @@ fn write_work(compared: &Compared, to: &mut String) -> fmt::Result {
 fn told(row: &Row) -> String {
     let tells = match row.attachment {
         Attachment::Nothing | Attachment::Empty => return "| | | |".to_owned(),
-        Attachment::Fdtrace => [true; 3],
+        Attachment::Fdtrace | Attachment::FdtraceAlways => [true; 3],
         Attachment::Peer(peer) => [peer.tells.process, peer.tells.port, peer.tells.limit],
     };
     let count = match row.seen {

@@ -41,6 +41,15 @@ pub trait Host {
     fn backlog(&self, inode: u64, netns: Option<u32>) -> Option<Backlog>;
 }
 
+/// Clients that a socket refused, as programs have counted them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counted {
+    /// Because its accept queue was full.
+    pub overflows: u64,
+    /// Because its SYN queue was.
+    pub syn_drops: u64,
+}
+
 /// What the user chose.
 #[derive(Clone, Debug)]
 pub struct Settings {
@@ -242,10 +251,19 @@ impl Aggregator {
         subjects.filter(|subject| is_it(subject.key.failure)).map(|subject| subject.total).sum()
     }
 
-    /// What programs have counted of a socket's refused clients, by failure: the sum over its slots.
+    /// What programs have counted of each socket's refused clients, as the kernel side has it now.
     #[must_use]
-    pub fn counted(&self, inode: u64, failure: fn(Failure) -> bool, host: &impl Host) -> u64 {
-        self.slots.refusing(inode, failure).map(|slot| host.count(slot).total).sum()
+    pub fn counted(&self, host: &impl Host) -> HashMap<u64, Counted> {
+        let mut all: HashMap<u64, Counted> = HashMap::new();
+        for (slot, inode, failure) in self.slots.refusing() {
+            let of = all.entry(inode).or_default();
+            match failure {
+                Failure::AcceptQueueFull { .. } => of.overflows += host.count(slot).total,
+                Failure::SynQueueFull => of.syn_drops += host.count(slot).total,
+                Failure::SynCookieSent | Failure::Errno(_) => {}
+            }
+        }
+        all
     }
 
     /// Whether an episode tells that a process has no descriptor left.

@@ -61,16 +61,10 @@ impl Slots {
         self.slots.keys().copied().collect()
     }
 
-    /// The slots that count a socket's refused clients.
-    pub(super) fn refusing(
-        &self,
-        inode: u64,
-        failure: fn(Failure) -> bool,
-    ) -> impl Iterator<Item = u32> {
-        let slots = self.slots.iter().filter(move |(_, slot)| {
-            slot.key.process.is_none() && slot.key.inode == inode && failure(slot.key.failure)
-        });
-        slots.map(|(number, _)| *number)
+    /// The slots that count refused clients, each with its socket and why it refused them.
+    pub(super) fn refusing(&self) -> impl Iterator<Item = (u32, u64, Failure)> {
+        let slots = self.slots.iter().filter(|(_, slot)| slot.key.failure.is_refusal());
+        slots.map(|(number, slot)| (*number, slot.key.inode, slot.key.failure))
     }
 
     /// Notes that a slot counts failures like this one.

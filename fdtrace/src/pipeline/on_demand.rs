@@ -17,7 +17,7 @@ use std::{
 use self::unseen::Grown;
 use super::host::{Live, PROC};
 use crate::{
-    aggregate::Aggregator,
+    aggregate::{Aggregator, Counted},
     enrich::{NetnsDelta, census::thread_cpu, host_listeners},
     model::{BootTime, Door, Failure, FailureEvent, Figures, KeyId, ListeningSocket, Target},
 };
@@ -87,7 +87,7 @@ impl OnDemand {
         let before = thread_cpu();
         let counters = host.namespaces.borrow_mut().deltas();
         let took = thread_cpu().saturating_sub(before);
-        let has_moved = counters != self.counters;
+        let has_moved = !unseen::moved(&self.counters, &counters).is_empty();
         if self.is_resting() {
             let is_to_wake = has_moved || !is_quiet;
             if !is_to_wake && now.since(self.read_at) >= REFRESH {
@@ -136,7 +136,8 @@ impl OnDemand {
     /// Every listener's drops, if they are of the moment of the counters.
     fn drops(&self, host: &Live) -> Option<Drops> {
         let drops = drops();
-        (host.namespaces.borrow_mut().deltas() == self.counters).then_some(drops)
+        let counters = host.namespaces.borrow_mut().deltas();
+        unseen::moved(&self.counters, &counters).is_empty().then_some(drops)
     }
 
     /// What was refused while the program rested.
@@ -150,11 +151,11 @@ impl OnDemand {
             return Vec::new();
         };
         self.quiet_since = now;
-        // First the counters, then the sockets: what is refused between the two makes drops that the
-        // counters do not explain, and less is attributed.
+        // First the counters, then what was counted already, and last the sockets: what is refused
+        // between these makes more that the counters do not explain, and less is attributed.
         let counters = host.namespaces.borrow_mut().deltas();
-        let moved: Vec<_> = unseen::moved(&self.counters, &counters);
-        self.counters = counters;
+        let counted = aggregator.counted(host);
+        let moved = unseen::moved(&self.counters, &counters);
         if moved.is_empty() {
             return Vec::new();
         }
@@ -167,8 +168,12 @@ impl OnDemand {
                 sockets.entry(netns).or_default().push(socket);
             }
         }
+        let later = host.namespaces.borrow_mut().deltas();
+        let grown_later = unseen::moved(&self.counters, &later);
+        self.counters = later;
         let mut unseen = Vec::new();
         for (netns, moved) in moved {
+            let later = grown_later.get(&netns).copied().unwrap_or(moved);
             let sockets = sockets.remove(&netns).unwrap_or_default();
             // One that was closed has taken its drops with it.
             let is_complete = !gone.values().any(|of| of.is_none_or(|of| of == netns));
@@ -178,11 +183,10 @@ impl OnDemand {
                 (growth > 0).then_some((socket, u64::from(growth)))
             });
             let (sockets, growth): (Vec<_>, Vec<_>) = grown.unzip();
-            let grown = unseen::attribute(moved, &growth, is_complete);
+            let grown = unseen::attribute(moved, later, &growth, is_complete);
             for (socket, grown) in sockets.iter().zip(grown) {
-                unseen.extend(events(now, socket, grown, |failure| {
-                    aggregator.counted(socket.inode, failure, host)
-                }));
+                let counted = counted.get(&socket.inode).copied().unwrap_or_default();
+                unseen.extend(events(now, socket, grown, counted));
             }
         }
         unseen
@@ -190,18 +194,11 @@ impl OnDemand {
 }
 
 /// What a socket refused while nobody looked, but for what was counted already.
-fn events(
-    now: BootTime,
-    socket: &ListeningSocket,
-    grown: Grown,
-    counted: impl Fn(fn(Failure) -> bool) -> u64,
-) -> Vec<Unseen> {
-    let is_overflow = |failure| matches!(failure, Failure::AcceptQueueFull { .. });
-    let is_drop = |failure| failure == Failure::SynQueueFull;
+fn events(now: BootTime, socket: &ListeningSocket, grown: Grown, counted: Counted) -> Vec<Unseen> {
     let overflow = Failure::AcceptQueueFull { syn_queue_full: false };
-    let overflows = (grown.syns + grown.acks).saturating_sub(counted(is_overflow));
+    let overflows = (grown.syns + grown.acks).saturating_sub(counted.overflows);
     let acks = grown.acks.min(overflows);
-    let drops = grown.syn_drops.saturating_sub(counted(is_drop));
+    let drops = grown.syn_drops.saturating_sub(counted.syn_drops);
     let event = |door, failure| FailureEvent {
         key: KeyId { slot: u32::MAX, inode: socket.inode },
         at: now,

@@ -233,10 +233,7 @@ impl Trace {
         for report in self.watch.tick(boot_time(), &mut self.host, &self.aggregator) {
             self.write(sink, report)?;
         }
-        let is_quiet = self.aggregator.is_idle() && self.watch.is_quiet();
-        if let Some(on_demand) = &mut self.on_demand
-            && on_demand.look(boot_time(), &mut self.host, is_quiet)
-        {
+        if self.is_to_wake() {
             self.wake(sink)?;
         }
         if !self.aggregator.is_idle() {
@@ -280,6 +277,13 @@ impl Trace {
         let now = boot_time();
         let refused = poller.poll(now, &mut self.host.namespaces.borrow_mut());
         self.take_unseen(now, refused, sink)
+    }
+
+    /// Whether packets rest, and a listener may refuse clients.
+    fn is_to_wake(&mut self) -> bool {
+        let is_quiet = self.aggregator.is_idle() && self.watch.is_quiet();
+        let Some(on_demand) = &mut self.on_demand else { return false };
+        on_demand.look(boot_time(), &mut self.host, is_quiet)
     }
 
     /// Has packets looked at again, and takes what was refused while they were not.
@@ -326,7 +330,9 @@ impl Trace {
         self.drain(sink)?;
         self.take_undelivered(sink)?;
         self.poll(sink)?;
-        self.wake(sink)?;
+        if self.is_to_wake() {
+            self.wake(sink)?;
+        }
         self.find_last_owners(sink)?;
         let now = boot_time();
         for report in self.aggregator.finish(now, &self.host) {

@@ -16,6 +16,7 @@ pub(super) struct Moved {
     pub(super) overflows: u64,
     pub(super) drops: u64,
     pub(super) syn_drops: u64,
+    pub(super) cookies: u64,
 }
 
 /// What one listener has surely refused.
@@ -30,8 +31,8 @@ pub(super) struct Grown {
     pub(super) figures: Figures,
 }
 
-/// The namespaces in which clients were refused between two readings.
-pub(super) fn moved(before: &[NetnsDelta], now: &[NetnsDelta]) -> Vec<(u32, Moved)> {
+/// The namespaces in which something happened between two readings.
+pub(super) fn moved(before: &[NetnsDelta], now: &[NetnsDelta]) -> BTreeMap<u32, Moved> {
     let before: BTreeMap<_, _> = before.iter().map(|delta| (delta.netns, delta)).collect();
     let growth = |delta: &NetnsDelta| {
         let earlier = before.get(&delta.netns);
@@ -43,26 +44,32 @@ pub(super) fn moved(before: &[NetnsDelta], now: &[NetnsDelta]) -> Vec<(u32, Move
             overflows: of(|delta| delta.listen_overflows),
             drops: of(|delta| delta.listen_drops),
             syn_drops: of(|delta| delta.req_q_full_drop),
+            cookies: of(|delta| delta.req_q_full_do_cookies),
         };
         (delta.netns, moved)
     };
-    now.iter().map(growth).filter(|(_, moved)| moved.overflows + moved.syn_drops > 0).collect()
+    now.iter().map(growth).filter(|(_, moved)| *moved != Moved::default()).collect()
 }
 
 /// What each of a namespace's listeners refused, given by how much their `sk_drops` have grown.
 ///
 /// Of a listener that has grown by `g`, no more than all of what the sums do not explain was counted
-/// twice or was something else: it refused `g` less that, at least. `is_complete` says that no
-/// listener has gone with its drops.
-pub(super) fn attribute(moved: Moved, growth: &[u64], is_complete: bool) -> Vec<Grown> {
-    let Moved { overflows, drops, syn_drops } = moved;
+/// twice or was something else: it refused `g` less that, at least. `later` are the counters as they
+/// were after that growth was read. `is_complete` says that no listener has gone with its drops.
+pub(super) fn attribute(
+    moved: Moved,
+    later: Moved,
+    growth: &[u64],
+    is_complete: bool,
+) -> Vec<Grown> {
+    let Moved { overflows, syn_drops, .. } = moved;
     let refused = overflows + syn_drops;
     let sum: u64 = growth.iter().sum();
     // One that came and went within the time is missing, too.
     let is_complete = is_complete && sum >= refused;
     if let ([growth], true) = (growth, is_complete) {
         // A cookie's ACK, which is not counted twice, is taken for a SYN.
-        let acks = (growth - refused).saturating_sub(drops.saturating_sub(refused)).min(overflows);
+        let acks = growth.saturating_sub(later.drops).min(overflows);
         let syns = overflows - acks;
         return vec![Grown { syns, acks, syn_drops, figures: Figures::Exact }];
     }
@@ -91,7 +98,7 @@ mod tests {
     use super::*;
 
     const fn counters(overflows: u64, drops: u64, syn_drops: u64) -> Moved {
-        Moved { overflows, drops, syn_drops }
+        Moved { overflows, drops, syn_drops, cookies: 0 }
     }
 
     /// `syns acks syn_drops` of each, and whether that is all.
@@ -103,7 +110,7 @@ mod tests {
         want: &[(u64, u64, u64)],
         figures: Figures,
     ) {
-        let found = attribute(moved, growth, is_complete);
+        let found = attribute(moved, moved, growth, is_complete);
         let told: Vec<_> = found.iter().map(|of| (of.syns, of.acks, of.syn_drops)).collect();
         assert_eq!(told, want, "{moved:?} {growth:?}");
         let worst = found.iter().map(|of| of.figures).max().unwrap_or_default();
@@ -121,6 +128,10 @@ mod tests {
         check(counters(40, 45, 5), &[47], (38, 2, 5));
         // Five drops were something else.
         check(counters(40, 45, 0), &[45], (40, 0, 0));
+        // More came between the readings: no ACK can be told from a SYN.
+        let later = counters(60, 60, 0);
+        let [found] = attribute(counters(45, 45, 0), later, &[55], true)[..] else { panic!() };
+        assert_eq!((found.syns, found.acks), (45, 0));
     }
 
     #[test]
@@ -156,6 +167,9 @@ mod tests {
             req_q_full_do_cookies: None,
         };
         let (before, now) = ([delta(1, 5), delta(2, 5)], [delta(1, 5), delta(2, 8), delta(3, 2)]);
-        assert_eq!(moved(&before, &now), [(2, counters(3, 3, 0)), (3, counters(2, 3, 0))]);
+        let found: Vec<_> = moved(&before, &now).into_iter().collect();
+        assert_eq!(found, [(2, counters(3, 3, 0)), (3, counters(2, 3, 0))]);
+        // One that has ended is nothing that has happened.
+        assert!(moved(&now, &before).is_empty());
     }
 }

@@ -25,6 +25,7 @@ pub(crate) const TESTS: &[Test] = &[
     ("resting_final_acks_refused", final_acks_refused_while_it_rests),
     ("resting_two_listeners_refuse", two_listeners_refuse_while_it_rests),
     ("resting_what_cannot_be_told_apart_is_declared", what_cannot_be_told_apart_is_declared),
+    ("resting_a_flood_begins", a_flood_begins),
     ("resting_a_failed_accept_wakes_the_packet_program", a_failed_accept_wakes_the_packet_program),
     ("resting_packets_are_looked_at_always_on_request", packets_are_looked_at_always_on_request),
 ];
@@ -204,6 +205,31 @@ fn what_cannot_be_told_apart_is_declared() {
     // A final ACK counts twice, a SYN once.
     assert!(counts[1] <= drops[1] && counts[0] <= drops[0], "{counts:?} of {drops:?}");
     assert!(counts[1] > 0, "{counts:?} of {drops:?}");
+}
+
+/// The program is attached, and the counters are read, while they move.
+fn a_flood_begins() {
+    let mut case = Case::new("flood", 1, &[], &json!({ "backlog": BACKLOG }));
+    let waiting = Clients::knock(&case.network, &case.at("127.0.0.1"), 5);
+    let flood = case.flood();
+    let (fdtrace, form) = resting();
+    let end = Instant::now() + Duration::from_millis(2500);
+    let mut clients = 100..;
+    while Instant::now() < end {
+        flood.syn(clients.by_ref().take(100));
+    }
+    assert_ne!(looks(&fdtrace, form.as_deref()), Some(false));
+    case.freeze();
+    drop(waiting);
+    let run = fdtrace.stop();
+    let kernel = case.kernel("ListenOverflows");
+    let count = run.count(&json!({ "listener": case.listener() }));
+    println!("  kernel {kernel}; fdtrace {count}");
+    assert!(count <= kernel && kernel - count <= kernel / 1000, "{count} of {kernel}");
+    let number = case.network.number();
+    let namespaces = run.summary()["kernel"]["namespaces"].as_array().unwrap();
+    let namespace = namespaces.iter().find(|one| one["netns"] == number).unwrap();
+    assert_eq!(namespace["ListenOverflows"]["unattributed"].as_u64(), Some(kernel - count));
 }
 
 /// Long before a queue is full: nobody takes connections out of it.

@@ -3,12 +3,16 @@
 //! meets all alike; ratios are of one turn. docs/overhead.md is written by it.
 
 pub(crate) mod attachment;
+mod bpf;
 pub(crate) mod empty;
+pub(crate) mod guest;
 mod idle;
 mod peers;
+mod programs;
 mod report;
 mod sample;
 mod statistics;
+pub(crate) mod vm;
 pub(crate) mod work;
 mod wrk;
 
@@ -26,7 +30,7 @@ use crate::{
 };
 use attachment::{Attachment, build_fdtrace};
 use peers::PEERS;
-use report::Report;
+use report::{Report, machines};
 use sample::Bench;
 use work::Work;
 
@@ -116,7 +120,14 @@ fn save(report: &Report, write_docs: bool) -> Result<()> {
     let json = directory.join("overhead.json");
     write(&json, &format!("{}\n", serde_json::to_string_pretty(report)?))?;
     if write_docs {
-        write(&repo::root().join("docs/overhead.md"), &report.markdown())?;
+        let path = repo::root().join("docs/overhead.md");
+        let mut page = report.markdown();
+        // What `bench-vm` wrote stays.
+        let before = fs::read_to_string(&path).unwrap_or_default();
+        if let Some(section) = machines::kept(&before) {
+            page = machines::put(&page, section);
+        }
+        write(&path, &page)?;
     }
     Ok(())
 }

@@ -164,6 +164,11 @@ impl Tool {
         self.child.id()
     }
 
+    /// What it has written and was looked at.
+    pub(super) fn output(&self) -> &str {
+        &self.output
+    }
+
     /// The next line with this in it, and when it came.
     pub(crate) fn wait_for(&mut self, text: &str) -> Result<Option<(Instant, String)>> {
         let deadline = Instant::now() + PATIENCE;

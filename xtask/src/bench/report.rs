@@ -1,6 +1,7 @@
 //! The report, as JSON and as docs/overhead.md.
 
 mod budgets;
+pub(super) mod machines;
 
 use std::{
     fmt::{self, Write as _},
@@ -37,19 +38,32 @@ pub(crate) struct Report {
     pub(crate) missing: Vec<&'static str>,
 }
 
+/// Today, as a page has it.
+pub(super) fn date() -> Result<String> {
+    said(Command::new("date").args(["-u", "+%Y-%m-%d"]))
+}
+
+/// What of the project is measured.
+pub(super) fn commit() -> String {
+    said(Command::new("git").args(["describe", "--always", "--dirty"]))
+        .unwrap_or_else(|_| "unknown".to_owned())
+}
+
+fn said(command: &mut Command) -> Result<String> {
+    Ok(output(command)?.trim().to_owned())
+}
+
 impl Report {
     pub(crate) fn new(turns: u32, time: Duration) -> Result<Self> {
         let cpuinfo = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
         let model =
             cpuinfo.lines().find_map(|line| line.strip_prefix("model name")?.split(": ").nth(1));
-        let said = |command: &mut Command| output(command).map(|text| text.trim().to_owned());
         Ok(Self {
-            date: said(Command::new("date").args(["-u", "+%Y-%m-%d"]))?,
+            date: date()?,
             machine: model.unwrap_or("unknown").to_owned(),
             kernel: said(Command::new("uname").args(["-s", "-r", "-m"]))?,
             cpus: std::thread::available_parallelism()?.get(),
-            commit: said(Command::new("git").args(["describe", "--always", "--dirty"]))
-                .unwrap_or_else(|_| "unknown".to_owned()),
+            commit: commit(),
             turns,
             milliseconds: time.as_millis(),
             compared: Vec::new(),

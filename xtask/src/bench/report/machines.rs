@@ -1,0 +1,264 @@
+//! The section of docs/overhead.md that `cargo xtask bench-vm` writes. `cargo xtask bench` keeps it.
+
+use std::fmt::{self, Write as _};
+
+use anyhow::{Context as _, Result};
+
+use crate::bench::{
+    guest::{Attached, Sample, WORKS},
+    programs::{Kind, Program},
+    statistics::Spread,
+    vm::Machines,
+    work::Work,
+};
+
+const HEADING: &str = "## In virtual machines, by the kernel's own statistics\n";
+
+/// A page with the section in it, in the place of the one that it had.
+pub(crate) fn put(page: &str, section: &str) -> String {
+    match find(page) {
+        Some((start, end)) => format!("{}{section}{}", &page[..start], &page[end..]),
+        None => format!("{page}\n{section}"),
+    }
+}
+
+/// The section that a page has.
+pub(crate) fn kept(page: &str) -> Option<&str> {
+    let (start, end) = find(page)?;
+    Some(&page[start..end])
+}
+
+/// From its heading to the next of that level.
+fn find(page: &str) -> Option<(usize, usize)> {
+    let start = page.find(HEADING)?;
+    let after = start + HEADING.len();
+    Some((start, page[after..].find("\n## ").map_or(page.len(), |at| after + at)))
+}
+
+/// The section, for the machines that were booted.
+pub(crate) fn section(machines: &Machines) -> Result<String> {
+    let mut kernels: Vec<_> = machines.samples.iter().map(|sample| &*sample.kernel).collect();
+    kernels.dedup();
+    let tables = kernels.iter().map(|kernel| Table::of(machines, kernel));
+    let tables = tables.collect::<Result<Vec<_>>>()?;
+    let mut text = String::new();
+    // Writing to a string does not fail.
+    let _ = write(machines, &tables, &mut text);
+    Ok(text)
+}
+
+fn write(machines: &Machines, tables: &[Table<'_>], to: &mut String) -> fmt::Result {
+    let Machines { date, commit, turns, milliseconds, .. } = machines;
+    writeln!(
+        to,
+        "{HEADING}\n\
+         Counted on {date} at {commit}. `cargo xtask bench-vm --write` boots the kernels, counts again \
+         and writes this section and nothing else of this page; `cargo xtask bench --write` writes all \
+         of the page but this section. What each sample said is in `target/bench/vm.json`.\n\n\
+         fentry, fexit and kprobes are not on every host, so these forms run on Debian's kernels in \
+         emulated machines (qemu, TCG). **Times under emulation mean nothing**, and there are none \
+         here. Runs of programs are exact: from bpf_prog_info (run_cnt, with BPF_ENABLE_STATS), and \
+         divided by what the workload did in {turns} samples of {milliseconds} ms. After them stands \
+         how long the runs of one operation took (run_time_ns), in units of one run of an empty program \
+         on the exit of a failing accept4(2) in the same machine and turn; the median of the turns. \
+         Such a time has the kernel's two looks at the clock in it, of an empty program's run they are \
+         nearly all; what it takes to come to the program (tracepoint, trampoline, breakpoint) is not \
+         in it. \"0\" is no run at all: what does not run costs nothing. What the kernel charges every \
+         system call for a tracepoint on the exit of one is no run of a program: the tables above tell \
+         of it.\n\n\
+         \"Verified\" are instructions that the verifier went through, on all paths, \"translated\" \
+         those that are left for this kernel (xlated_prog_len / 8), \"machine code\" is \
+         jited_prog_len."
+    )?;
+    for table in tables {
+        table.write(to)?;
+    }
+    Ok(())
+}
+
+/// What was counted on one kernel.
+struct Table<'a> {
+    kernel: &'a str,
+    samples: Vec<&'a Sample>,
+    /// Nanoseconds of an empty program's run, by turn.
+    units: Vec<f64>,
+}
+
+impl<'a> Table<'a> {
+    fn of(machines: &'a Machines, kernel: &'a str) -> Result<Self> {
+        let samples: Vec<_> =
+            machines.samples.iter().filter(|sample| sample.kernel == kernel).collect();
+        let unit = |turn| {
+            let sample = samples.iter().find(|sample| {
+                sample.turn == turn
+                    && sample.attached == Attached::Empty
+                    && sample.work == Work::Refused
+            });
+            let programs = &sample?.programs;
+            let (runs, ns) =
+                sum(programs.iter().filter(|program| program.kind == Kind::Tracepoint));
+            (runs > 0).then(|| ratio(ns, runs))
+        };
+        let units = (0..machines.turns).map(unit).collect::<Option<_>>();
+        let units = units.with_context(|| format!("no empty program ran on {kernel}"))?;
+        Ok(Self { kernel, samples, units })
+    }
+
+    fn write(&self, to: &mut String) -> fmt::Result {
+        let works = WORKS.map(|work| format!(" {} |", work.unit())).concat();
+        writeln!(
+            to,
+            "\n### Linux {}\n\n\
+             | program | verified | translated | machine code |{works}\n\
+             | --- | --- | --- | --- |{}",
+            self.kernel,
+            " --- |".repeat(WORKS.len())
+        )?;
+        for attached in Attached::ALL {
+            let all = |_: &Program| true;
+            let Some(first) = self.first(attached) else { continue };
+            let forms = if first.forms.is_empty() {
+                String::new()
+            } else {
+                format!(" ({})", first.forms.join(", "))
+            };
+            self.write_row(to, attached, &format!("**{}**{forms}", attached.name()), all)?;
+            let mut names: Vec<_> =
+                first.programs.iter().map(|program| (&*program.name, program.kind)).collect();
+            names.sort_by_key(|(name, kind)| (*name, kind.name()));
+            names.dedup();
+            for (name, kind) in names {
+                let is_it = |program: &Program| program.name == name && program.kind == kind;
+                let shown = if name.is_empty() { kind.name() } else { name };
+                self.write_row(to, attached, shown, is_it)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The first sample that has all programs: one may be loaded when it is needed.
+    fn first(&self, attached: Attached) -> Option<&'a Sample> {
+        let of_it = self.samples.iter().filter(|sample| sample.attached == attached);
+        of_it.rev().max_by_key(|sample| sample.programs.len()).copied()
+    }
+
+    fn write_row(
+        &self,
+        to: &mut String,
+        attached: Attached,
+        name: &str,
+        of: impl Fn(&Program) -> bool,
+    ) -> fmt::Result {
+        let programs = self.first(attached).map_or(&[][..], |first| &first.programs);
+        let total = |what: fn(&Program) -> u64| -> u64 {
+            programs.iter().filter(|program| of(program)).map(what).sum()
+        };
+        write!(
+            to,
+            "| {name} | {} | {} | {} |",
+            total(|program| program.verified),
+            total(|program| program.translated),
+            total(|program| program.jited_bytes)
+        )?;
+        for work in WORKS {
+            write!(to, " {} |", self.cell(attached, work, &of))?;
+        }
+        writeln!(to)
+    }
+
+    fn cell(&self, attached: Attached, work: Work, of: impl Fn(&Program) -> bool) -> String {
+        let samples =
+            self.samples.iter().filter(|sample| sample.attached == attached && sample.work == work);
+        let (mut all_runs, mut operations, mut costs) = (0, 0, Vec::new());
+        for sample in samples {
+            let (runs, ns) = sum(sample.programs.iter().filter(|program| of(program)));
+            all_runs += runs;
+            operations += sample.operations;
+            let unit = self.units.get(sample.turn as usize).copied().unwrap_or(f64::NAN);
+            costs.push(ratio(ns, sample.operations) / unit);
+        }
+        let Some(cost) = Spread::of(&costs) else { return "not measured".to_owned() };
+        let each = ratio(all_runs, operations);
+        match all_runs {
+            0 => "0".to_owned(),
+            // It had another reason than the work.
+            runs if each < 0.005 => format!("{runs} in {operations}"),
+            _ => format!("{} · {:.1} ×", two_digits(each), cost.median),
+        }
+    }
+}
+
+fn sum<'a>(programs: impl Iterator<Item = &'a Program>) -> (u64, u64) {
+    programs.fold((0, 0), |(runs, ns), program| (runs + program.runs, ns + program.run_ns))
+}
+
+fn ratio(a: u64, b: u64) -> f64 {
+    #[expect(clippy::cast_precision_loss, reason = "far below 2^52")]
+    let (a, b) = (a as f64, b.max(1) as f64);
+    a / b
+}
+
+/// Without zeros at the end.
+fn two_digits(number: f64) -> String {
+    let text = format!("{number:.2}");
+    text.trim_end_matches('0').trim_end_matches('.').to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn program(name: &str, kind: Kind, runs: u64, run_ns: u64) -> Program {
+        let name = name.to_owned();
+        Program { id: 1, name, kind, translated: 30, jited_bytes: 200, verified: 40, runs, run_ns }
+    }
+
+    fn sample(attached: Attached, work: Work, programs: Vec<Program>) -> Sample {
+        let (kernel, forms) = ("6.12".to_owned(), Vec::new());
+        Sample { kernel, attached, forms, turn: 0, work, operations: 1000, programs }
+    }
+
+    #[test]
+    fn runs_and_times_are_of_one_operation() {
+        let empty = program("", Kind::Tracepoint, 1000, 20_000);
+        let samples = vec![
+            sample(Attached::Empty, Work::Refused, vec![empty]),
+            sample(Attached::Auto, Work::Getppid, vec![program("accept_fx", Kind::Tracing, 0, 0)]),
+            sample(
+                Attached::Auto,
+                Work::Refused,
+                vec![
+                    program("accept_fx", Kind::Tracing, 1000, 50_000),
+                    program("socket_fx", Kind::Tracing, 2, 100),
+                ],
+            ),
+        ];
+        let (date, commit) = (String::new(), String::new());
+        let machines = Machines { date, commit, turns: 1, milliseconds: 1, samples };
+        let text = section(&machines).unwrap();
+        assert!(text.contains("### Linux 6.12\n"), "{text}");
+        let row = "| accept_fx | 40 | 30 | 200 | 0 | not measured | 1 · 2.5 × |";
+        assert!(text.contains(row), "{text}");
+        assert!(text.contains("| not measured | 2 in 1000 | not measured |"), "{text}");
+    }
+
+    #[test]
+    fn without_an_empty_program_there_is_no_unit() {
+        let samples = vec![sample(Attached::Auto, Work::Refused, Vec::new())];
+        let (date, commit) = (String::new(), String::new());
+        let machines = Machines { date, commit, turns: 1, milliseconds: 1, samples };
+        assert!(section(&machines).is_err());
+    }
+
+    #[test]
+    fn the_section_takes_the_place_of_the_old_one() {
+        let (old, new) = (format!("{HEADING}old\n### x\n"), format!("{HEADING}new\n"));
+        assert_eq!(put("# Page\n", &new), format!("# Page\n\n{new}"));
+        let page = format!("# Page\n\n{old}");
+        assert_eq!(kept(&page), Some(&*old));
+        assert_eq!(put(&page, &new), format!("# Page\n\n{new}"));
+        let page = format!("# Page\n\n{old}\n## More\n");
+        assert_eq!(put(&page, &new), format!("# Page\n\n{new}\n## More\n"));
+        assert_eq!(kept("# Page\n"), None);
+    }
+}

@@ -29,7 +29,6 @@ use crate::{
     repo,
 };
 use attachment::{Attachment, build_fdtrace};
-use peers::PEERS;
 use report::{Report, machines};
 use sample::Bench;
 use work::Work;
@@ -67,8 +66,6 @@ enum Part {
     Alone,
 }
 
-/// The workloads that other tools run beside, too: they take their time.
-const WITH_PEERS: [Work; 3] = [Work::Getppid, Work::Accept, Work::Refused];
 const COMPARED: [Work; 7] = [
     Work::Getppid,
     Work::Accept,
@@ -99,12 +96,13 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         let mut attachments = vec![Attachment::Nothing, Attachment::Empty, Attachment::Fdtrace];
         attachments
             .retain(|attachment| !without(Part::Empty) || !matches!(attachment, Attachment::Empty));
-        if WITH_PEERS.contains(&work) && !without(Part::Peers) {
-            attachments.extend(PEERS.iter().filter(|peer| peer.is_here()).map(Attachment::Peer));
+        if !without(Part::Peers) {
+            let peers = peers::beside(work).iter().filter(|peer| peer.is_here());
+            attachments.extend(peers.map(Attachment::Peer));
         }
         report.add_work(bench.compare(work, &attachments)?);
     }
-    report.missing = PEERS.iter().filter(|peer| !peer.is_here()).map(|peer| peer.name).collect();
+    report.missing = peers::all().filter(|peer| !peer.is_here()).map(|peer| peer.name).collect();
     if !without(Part::Alone) {
         heading("fdtrace alone");
         report.nginx = wrk::run(&bench)?;

@@ -1,9 +1,11 @@
 //! What an operator would use instead, as one would type it. Those that are not installed (`cargo
 //! xtask setup --bench`) are left out, and the report says so.
 
+mod syns;
+
 use std::{path::Path, time::Duration};
 
-use super::attachment::Ready;
+use super::{attachment::Ready, work::Work};
 use crate::repo;
 
 #[derive(Debug)]
@@ -21,6 +23,15 @@ pub(crate) struct Peer {
 impl Peer {
     pub(crate) fn is_here(&self) -> bool {
         Path::new(self.needs).exists() || repo::find_program(self.needs).is_some()
+    }
+
+    /// Why it does not run, in its own words: its last line, or, where the tool says no more than
+    /// that something failed, the last of its library.
+    pub(crate) fn words(&self, error: &str) -> String {
+        let mut of_library = error.lines().filter(|line| line.contains("libbpf: failed to"));
+        let line = of_library.next_back().or_else(|| error.lines().last()).unwrap_or_default();
+        let before = format!("start {}: ", self.name);
+        line.strip_prefix(&before).unwrap_or(line).to_owned()
     }
 }
 
@@ -43,7 +54,29 @@ pub(crate) struct Tells {
 
 const PROCESS: Tells = Tells { process: true, port: false, limit: false };
 
-pub(crate) const PEERS: [Peer; 9] = [
+/// Those that can do a part of what is measured by a workload; they take their time, so not beside
+/// the others.
+pub(crate) fn beside(work: Work) -> &'static [Peer] {
+    match work {
+        Work::Getppid | Work::Accept | Work::Refused => &CALLS,
+        Work::Flood => &syns::PEERS,
+        _ => &[],
+    }
+}
+
+/// All that were to be measured.
+pub(crate) fn all() -> impl Iterator<Item = &'static Peer> {
+    CALLS.iter().chain(&syns::PEERS)
+}
+
+/// What tools need of a host that not every host has, by how their names begin.
+pub(crate) const WANTS: [(&str, &str); 3] = [
+    ("bcc ", "the headers of the running kernel: it compiles its program on the host"),
+    ("libbpf-tools tcpsynbl", "fentry or kprobes"),
+    ("sysdig", "a kernel module or a probe, and to build either the headers of the running kernel"),
+];
+
+static CALLS: [Peer; 10] = [
     Peer {
         name: "strace -f -e accept4 -Z",
         needs: "strace",
@@ -125,6 +158,16 @@ pub(crate) const PEERS: [Peer; 9] = [
         seen: Seen::Number(|output| {
             output.lines().find_map(|line| line.contains("xtask").then(|| last_number(line))?)
         }),
+        tells: PROCESS,
+    },
+    Peer {
+        name: "sysdig evt.res=EMFILE",
+        needs: "sysdig",
+        command: "exec sysdig -p '%proc.name %proc.pid %evt.res' \
+                  'evt.type=accept4 and evt.res=EMFILE'",
+        // It says nothing when it is ready. Where it has no driver it ends within this time.
+        ready: Ready::After(Duration::from_secs(3)),
+        seen: Seen::Lines("EMFILE"),
         tells: PROCESS,
     },
 ];

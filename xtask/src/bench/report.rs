@@ -2,6 +2,7 @@
 
 mod budgets;
 pub(super) mod machines;
+mod missed;
 
 use std::{
     fmt::{self, Write as _},
@@ -90,21 +91,14 @@ impl Report {
 
     fn write(&self, to: &mut String) -> fmt::Result {
         self.write_head(to)?;
-        budgets::write(self, to)?;
+        let budgets = budgets::of(self);
+        budgets::write(&budgets, to)?;
+        missed::write(self, &budgets, to)?;
         for compared in &self.compared {
             write_work(compared, to)?;
         }
         self.write_nginx(to)?;
         self.write_alone(to)?;
-        let mut failed: Vec<_> = self.compared.iter().flat_map(|work| &work.failed).collect();
-        failed.sort_unstable();
-        failed.dedup_by_key(|(name, _)| *name);
-        for (name, why) in failed {
-            writeln!(to, "\n{name} did not run there: {why}")?;
-        }
-        if !self.missing.is_empty() {
-            writeln!(to, "\nNot installed there, so not measured: {}.", self.missing.join(", "))?;
-        }
         Ok(())
     }
 
@@ -179,8 +173,8 @@ impl Report {
 }
 
 fn write_work(compared: &Compared, to: &mut String) -> fmt::Result {
-    // Only failures are there to be told of.
-    let fails = matches!(compared.work, Work::Refused | Work::RefusedTwice);
+    // Only failures are there to be told of; the limit of refused SYNs is that of the queue.
+    let fails = matches!(compared.work, Work::Refused | Work::RefusedTwice | Work::Flood);
     writeln!(to, "\n## {}\n", capital(compared.work.unit()))?;
     write!(to, "| attached | ns | to nothing | to empty programs |")?;
     writeln!(to, "{}", if fails { " told of | process | port | limit |" } else { "" })?;

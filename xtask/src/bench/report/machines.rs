@@ -14,6 +14,9 @@ use crate::bench::{
 
 const HEADING: &str = "## In virtual machines, by the kernel's own statistics\n";
 
+/// So few runs for an operation had another reason than it.
+const NO_RUN: f64 = 0.005;
+
 /// A page with the section in it, in the place of the one that it had.
 pub(crate) fn put(page: &str, section: &str) -> String {
     match find(page) {
@@ -63,7 +66,9 @@ fn write(machines: &Machines, tables: &[Table<'_>], to: &mut String) -> fmt::Res
          on the exit of a failing accept4(2) in the same machine and turn; the median of the turns. \
          Such a time has the kernel's two looks at the clock in it, of an empty program's run they are \
          nearly all; what it takes to come to the program (tracepoint, trampoline, breakpoint) is not \
-         in it. \"0\" is no run at all: what does not run costs nothing. What the kernel charges every \
+         in it. \"0\" is no run at all: what does not run costs nothing. Where there are a few runs in many \
+         operations, they were not for these: the workload ended, or fdtrace looked at the kernel's \
+         counters. What the kernel charges every \
          system call for a tracepoint on the exit of one is no run of a program: the tables above tell \
          of it.\n\n\
          \"Verified\" are instructions that the verifier went through, on all paths, \"translated\" \
@@ -133,7 +138,31 @@ impl<'a> Table<'a> {
                 self.write_row(to, attached, shown, is_it)?;
             }
         }
+        writeln!(to)?;
+        for attached in [Attached::Auto, Attached::Kprobe, Attached::Tracepoint] {
+            let is_free =
+                |work: &Work| self.runs(attached, *work).is_some_and(|runs| runs < NO_RUN);
+            let free: Vec<_> = WORKS.into_iter().filter(is_free).map(Work::unit).collect();
+            if !free.is_empty() {
+                writeln!(
+                    to,
+                    "- No program of `{}` runs for: {}.",
+                    attached.name(),
+                    free.join(", ")
+                )?;
+            }
+        }
         Ok(())
+    }
+
+    /// Of all programs, for one operation; `None`: it was not measured.
+    fn runs(&self, attached: Attached, work: Work) -> Option<f64> {
+        let samples =
+            self.samples.iter().filter(|sample| sample.attached == attached && sample.work == work);
+        let (runs, operations) = samples.fold((0, 0), |(runs, operations), sample| {
+            (runs + sum(sample.programs.iter()).0, operations + sample.operations)
+        });
+        (operations > 0).then(|| ratio(runs, operations))
     }
 
     /// The first sample that has all programs: one may be loaded when it is needed.
@@ -182,7 +211,7 @@ impl<'a> Table<'a> {
         match all_runs {
             0 => "0".to_owned(),
             // It had another reason than the work.
-            runs if each < 0.005 => format!("{runs} in {operations}"),
+            runs if each < NO_RUN => format!("{runs} in {operations}"),
             _ => format!("{} · {:.1} ×", two_digits(each), cost.median),
         }
     }

@@ -25,15 +25,18 @@ impl Peer {
         Path::new(self.needs).exists() || repo::find_program(self.needs).is_some()
     }
 
-    /// Why it does not run, in its own words: its last line, or, where the tool says no more than
-    /// that something failed, the last of its library.
+    /// Why it does not run, in its own words: the last line that names a cause, or the last.
     pub(crate) fn words(&self, error: &str) -> String {
-        let mut of_library = error.lines().filter(|line| line.contains("libbpf: failed to"));
-        let line = of_library.next_back().or_else(|| error.lines().last()).unwrap_or_default();
+        let mut causes =
+            error.lines().filter(|line| CAUSES.iter().any(|cause| line.contains(cause)));
+        let line = causes.next_back().or_else(|| error.lines().last()).unwrap_or_default();
         let before = format!("start {}: ", self.name);
         line.strip_prefix(&before).unwrap_or(line).to_owned()
     }
 }
+
+/// Where a tool's last line says no more than that something failed, one before it has these words.
+const CAUSES: [&str; 2] = ["libbpf: failed to", "Unable to find kernel headers"];
 
 /// How its output says how many failures there were.
 #[derive(Clone, Copy, Debug)]
@@ -199,6 +202,16 @@ fn number(word: &str) -> Option<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_cause_is_told_in_the_tools_words() {
+        let peer = &syns::PEERS[0];
+        let error = "start libbpf-tools tcpsynbl: it ended: libbpf: failed to add: No such file\n\
+                     libbpf: prog 'x': failed\nfailed to attach BPF programs";
+        assert_eq!(peer.words(error), "it ended: libbpf: failed to add: No such file");
+        assert_eq!(peer.words("a\nno driver"), "no driver");
+        assert_eq!(peer.words(""), "");
+    }
 
     #[test]
     fn numbers_are_found_in_what_peers_print() {

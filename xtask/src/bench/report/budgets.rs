@@ -91,6 +91,14 @@ pub(super) fn of(report: &Report) -> Vec<Budget> {
         let share = if one && two { 1.0 } else { 0.0 };
         add("EMFILE at full speed, counted", "all", Some(share), AtLeast(1.0), "");
     }
+    #[expect(clippy::cast_precision_loss, reason = "far below 2^52")]
+    let flood = fdtrace(Work::Flood).map(|row| match row.seen {
+        Some(seen) if seen == row.operations => 1.0,
+        // Counting some that were not there is no better than missing some.
+        Some(seen) => (seen.min(row.operations) as f64 / row.operations as f64).min(0.999),
+        None => 0.0,
+    });
+    add("SYN flood at full speed, counted", "all", flood, AtLeast(1.0), "");
     let traffic = fdtrace(Work::Traffic).map(|row| row.to_nothing.median);
     add("established traffic", "≤ 1.03 × nothing", traffic, AtMost(1.03), " ×");
     let rate = fdtrace(Work::Connections).map(|row| 1.0 / row.to_nothing.median);

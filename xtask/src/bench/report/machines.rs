@@ -59,21 +59,22 @@ fn write(machines: &Machines, tables: &[Table<'_>], to: &mut String) -> fmt::Res
          and writes this section and nothing else of this page; `cargo xtask bench --write` writes all \
          of the page but this section. What each sample said is in `target/bench/vm.json`.\n\n\
          fentry, fexit and kprobes are not on every host, so these forms run on Debian's kernels in \
-         emulated machines (qemu, TCG). **Times under emulation mean nothing**, and there are none \
-         here. Runs of programs are exact: from bpf_prog_info (run_cnt, with BPF_ENABLE_STATS), and \
-         divided by what the workload did in {turns} samples of {milliseconds} ms. After them stands \
-         how long the runs of one operation took (run_time_ns), in units of one run of an empty program \
-         on the exit of a failing accept4(2) in the same machine and turn; the median of the turns. \
-         Such a time has the kernel's two looks at the clock in it, of an empty program's run they are \
-         nearly all; what it takes to come to the program (tracepoint, trampoline, breakpoint) is not \
-         in it. \"0\" is no run at all: what does not run costs nothing. Where there are a few runs in many \
-         operations, they were not for these: the workload ended, or fdtrace looked at the kernel's \
-         counters. What the kernel charges every \
-         system call for a tracepoint on the exit of one is no run of a program: the tables above tell \
-         of it.\n\n\
-         \"Verified\" are instructions that the verifier went through, on all paths, \"translated\" \
-         those that are left for this kernel (xlated_prog_len / 8), \"machine code\" is \
-         jited_prog_len."
+         emulated machines (qemu, TCG), beside what the workload did in {turns} samples of \
+         {milliseconds} ms. **Times under emulation mean nothing**, so there are none here:\n\n\
+         - How often a program ran for one operation is exact: run_cnt of bpf_prog_info, with \
+         BPF_ENABLE_STATS. \"0\" is no run at all, and what does not run costs nothing. A few runs in \
+         many operations were not for these: the workload ended, or fdtrace asked the kernel for the \
+         queues of listeners by a socket of its own.\n\
+         - Behind it, how long these runs took (run_time_ns), in units of one run of an empty program \
+         on the exit of a failing accept4(2) in the same machine and turn; the median of the turns. It \
+         is a rough measure. The kernel's two looks at the clock are in it, and nearly all of an empty \
+         program's run. An empty program, too, runs longer where more other code ran since: what to \
+         compare with is its row. What it takes to come to a program (tracepoint, trampoline, \
+         breakpoint) is not in it, nor what the kernel charges every system call for a tracepoint on \
+         the exit of one: the tables above tell of that.\n\
+         - Instructions: \"verified\" is what the verifier went through, on all paths, \"translated\" \
+         what is left for this kernel (xlated_prog_len / 8), \"machine code\" the bytes that it became \
+         (jited_prog_len)."
     )?;
     for table in tables {
         table.write(to)?;

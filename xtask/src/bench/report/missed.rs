@@ -13,9 +13,9 @@ pub(super) fn write(report: &Report, budgets: &[Budget], to: &mut String) -> fmt
     {
         writeln!(
             to,
-            "- **Forms that this kernel does not give**: fdtrace had {} here. What its programs do in \
-             the forms that need fentry, fexit or kprobes was counted in virtual machines, see below, \
-             and was not timed.",
+            "- **Forms that this kernel does not give**: fdtrace had {} here. Forms that need fentry, \
+             fexit or kprobes are not timed: `cargo xtask bench-vm` counts what they do, in virtual \
+             machines.",
             alone.form
         )?;
     }

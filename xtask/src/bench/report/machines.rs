@@ -51,6 +51,7 @@ pub(crate) fn section(machines: &Machines) -> Result<String> {
 }
 
 fn write(machines: &Machines, tables: &[Table<'_>], to: &mut String) -> fmt::Result {
+    let apart = tables.iter().map(Table::apart).fold(1.0, f64::max);
     let Machines { date, commit, turns, milliseconds, .. } = machines;
     writeln!(
         to,
@@ -66,8 +67,8 @@ fn write(machines: &Machines, tables: &[Table<'_>], to: &mut String) -> fmt::Res
          many operations were not for these: the workload ended, or fdtrace asked the kernel for the \
          queues of listeners by a socket of its own.\n\
          - Behind it, how long these runs took (run_time_ns), in units of one run of an empty program \
-         on the exit of a failing accept4(2) in the same machine and turn; the median of the turns. It \
-         is a rough measure. The kernel's two looks at the clock are in it, and nearly all of an empty \
+         on the exit of a failing accept4(2) in the same machine and turn; the median of the turns, \
+         which were up to {apart:.1} × apart: it is a rough measure. The kernel's two looks at the clock are in it, and nearly all of an empty \
          program's run. An empty program, too, runs longer where more other code ran since: what to \
          compare with is its row. What it takes to come to a program (tracepoint, trampoline, \
          breakpoint) is not in it, nor what the kernel charges every system call for a tracepoint on \
@@ -80,6 +81,15 @@ fn write(machines: &Machines, tables: &[Table<'_>], to: &mut String) -> fmt::Res
         table.write(to)?;
     }
     Ok(())
+}
+
+/// Some programs beside one workload, in all turns.
+#[derive(Default)]
+struct Counted {
+    runs: u64,
+    operations: u64,
+    /// Of one operation, by turn, in units of an empty program's run.
+    costs: Vec<f64>,
 }
 
 /// What was counted on one kernel.
@@ -158,12 +168,35 @@ impl<'a> Table<'a> {
 
     /// Of all programs, for one operation; `None`: it was not measured.
     fn runs(&self, attached: Attached, work: Work) -> Option<f64> {
-        let samples =
-            self.samples.iter().filter(|sample| sample.attached == attached && sample.work == work);
-        let (runs, operations) = samples.fold((0, 0), |(runs, operations), sample| {
-            (runs + sum(sample.programs.iter()).0, operations + sample.operations)
-        });
+        let Counted { runs, operations, .. } = self.counted(attached, work, |_| true);
         (operations > 0).then(|| ratio(runs, operations))
+    }
+
+    /// How far the turns were apart at most: of what fdtrace took for an operation, the highest by the
+    /// lowest.
+    fn apart(&self) -> f64 {
+        let forms = Attached::ALL.into_iter().filter(|attached| *attached != Attached::Empty);
+        let counted = forms
+            .flat_map(|attached| WORKS.map(|work| self.counted(attached, work, |_| true)))
+            .filter(|counted| ratio(counted.runs, counted.operations) >= NO_RUN);
+        let apart = counted.map(|Counted { costs, .. }| {
+            let highest = costs.iter().copied().fold(f64::NAN, f64::max);
+            highest / costs.iter().copied().fold(f64::NAN, f64::min)
+        });
+        apart.fold(1.0, f64::max)
+    }
+
+    fn counted(&self, attached: Attached, work: Work, of: impl Fn(&Program) -> bool) -> Counted {
+        let mut counted = Counted::default();
+        let is_it = |sample: &&&Sample| sample.attached == attached && sample.work == work;
+        for sample in self.samples.iter().filter(is_it) {
+            let (runs, ns) = sum(sample.programs.iter().filter(|program| of(program)));
+            counted.runs += runs;
+            counted.operations += sample.operations;
+            let unit = self.units.get(sample.turn as usize).copied().unwrap_or(f64::NAN);
+            counted.costs.push(ratio(ns, sample.operations) / unit);
+        }
+        counted
     }
 
     /// The first sample that has all programs: one may be loaded when it is needed.
@@ -197,23 +230,16 @@ impl<'a> Table<'a> {
     }
 
     fn cell(&self, attached: Attached, work: Work, of: impl Fn(&Program) -> bool) -> String {
-        let samples =
-            self.samples.iter().filter(|sample| sample.attached == attached && sample.work == work);
-        let (mut all_runs, mut operations, mut costs) = (0, 0, Vec::new());
-        for sample in samples {
-            let (runs, ns) = sum(sample.programs.iter().filter(|program| of(program)));
-            all_runs += runs;
-            operations += sample.operations;
-            let unit = self.units.get(sample.turn as usize).copied().unwrap_or(f64::NAN);
-            costs.push(ratio(ns, sample.operations) / unit);
-        }
+        let Counted { runs: all_runs, operations, costs } = self.counted(attached, work, of);
         let Some(cost) = Spread::of(&costs) else { return "not measured".to_owned() };
         let each = ratio(all_runs, operations);
         match all_runs {
             0 => "0".to_owned(),
             // It had another reason than the work.
             runs if each < NO_RUN => format!("{runs} in {operations}"),
-            _ => format!("{} · {:.1} ×", two_digits(each), cost.median),
+            // More digits than these would be others the next time.
+            _ if cost.median < 10.0 => format!("{} · {:.1} ×", two_digits(each), cost.median),
+            _ => format!("{} · {:.0} ×", two_digits(each), cost.median),
         }
     }
 }

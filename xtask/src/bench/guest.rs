@@ -88,6 +88,8 @@ pub(crate) struct Sample {
     pub(crate) turn: u32,
     pub(crate) work: Work,
     pub(crate) operations: u64,
+    /// Packets that the kernel dropped before it looked at them, for want of room.
+    pub(crate) dropped: u64,
     /// Every program, with its runs during the work.
     pub(crate) programs: Vec<Program>,
 }
@@ -103,9 +105,18 @@ pub(crate) fn run(args: &Args) -> Result<()> {
             let tool = attached.start(fdtrace.as_ref())?;
             let forms = forms(tool.output());
             for work in WORKS {
+                let before = dropped()?;
                 let (operations, programs) = measure(work, time)?;
-                let (kernel, forms) = (kernel.clone(), forms.clone());
-                let sample = Sample { kernel, attached, forms, turn, work, operations, programs };
+                let sample = Sample {
+                    kernel: kernel.clone(),
+                    attached,
+                    forms: forms.clone(),
+                    turn,
+                    work,
+                    operations,
+                    dropped: dropped()? - before,
+                    programs,
+                };
                 let mut stdout = io::stdout().lock();
                 writeln!(stdout, "{RESULT}{}", serde_json::to_string(&sample)?)?;
             }
@@ -128,6 +139,17 @@ fn measure(work: Work, time: Duration) -> Result<(u64, Vec<Program>)> {
         }
     }
     Ok((done.operations, programs))
+}
+
+/// Of all CPUs since boot: the second column (net/core/net-procfs.c softnet_seq_show), where the
+/// queue of arrived packets is longer than net.core.netdev_max_backlog.
+fn dropped() -> Result<u64> {
+    let lines = fs::read_to_string("/proc/net/softnet_stat")?;
+    let column = |line: &str| {
+        let word = line.split_whitespace().nth(1).context("softnet_stat has columns")?;
+        Ok(u64::from_str_radix(word, 16)?)
+    };
+    lines.lines().map(column).sum()
 }
 
 /// The different forms of the probes, in their order, from the line that says what was attached.

@@ -65,7 +65,8 @@ fn write(machines: &Machines, tables: &[Table<'_>], to: &mut String) -> fmt::Res
          - How often a program ran for one operation is exact: run_cnt of bpf_prog_info, with \
          BPF_ENABLE_STATS. \"0\" is no run at all, and what does not run costs nothing. A few runs in \
          many operations were not for these: the workload ended, or fdtrace asked the kernel for the \
-         queues of listeners by a socket of its own.\n\
+         queues of listeners by a socket of its own. SYNs for which the queue of arrived packets had no \
+         room (/proc/net/softnet_stat) came to no listener, and are no operations.\n\
          - Behind it, how long these runs took (run_time_ns), in units of one run of an empty program \
          on the exit of a failing accept4(2) in the same machine and turn; the median of the turns, \
          which were up to {apart:.1} × apart: it is a rough measure. The kernel's two looks at the clock are in it, and nearly all of an empty \
@@ -191,10 +192,11 @@ impl<'a> Table<'a> {
         let is_it = |sample: &&&Sample| sample.attached == attached && sample.work == work;
         for sample in self.samples.iter().filter(is_it) {
             let (runs, ns) = sum(sample.programs.iter().filter(|program| of(program)));
+            let operations = arrived(sample);
             counted.runs += runs;
-            counted.operations += sample.operations;
+            counted.operations += operations;
             let unit = self.units.get(sample.turn as usize).copied().unwrap_or(f64::NAN);
-            counted.costs.push(ratio(ns, sample.operations) / unit);
+            counted.costs.push(ratio(ns, operations) / unit);
         }
         counted
     }
@@ -244,6 +246,12 @@ impl<'a> Table<'a> {
     }
 }
 
+/// Operations that the kernel came to: a flood is sent faster than some machines can look at it.
+fn arrived(sample: &Sample) -> u64 {
+    let dropped = if sample.work == Work::Flood { sample.dropped } else { 0 };
+    sample.operations.saturating_sub(dropped)
+}
+
 fn sum<'a>(programs: impl Iterator<Item = &'a Program>) -> (u64, u64) {
     programs.fold((0, 0), |(runs, ns), program| (runs + program.runs, ns + program.run_ns))
 }
@@ -271,7 +279,7 @@ mod tests {
 
     fn sample(attached: Attached, work: Work, programs: Vec<Program>) -> Sample {
         let (kernel, forms) = ("6.12".to_owned(), Vec::new());
-        Sample { kernel, attached, forms, turn: 0, work, operations: 1000, programs }
+        Sample { kernel, attached, forms, turn: 0, work, operations: 1000, dropped: 0, programs }
     }
 
     #[test]

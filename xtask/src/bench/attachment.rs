@@ -59,11 +59,7 @@ impl Attachment {
                 (command, Ready::Line("ready"))
             }
             Self::Fdtrace => return self::fdtrace(fdtrace).map(Some),
-            Self::FdtraceAlways => {
-                let mut command = Command::new(fdtrace);
-                command.args(["--json", "--packets", "always"]);
-                (command, STARTED)
-            }
+            Self::FdtraceAlways => (fdtrace_always(fdtrace), STARTED),
             Self::Peer(peer) => {
                 // In mounts of its own, so that the host's stay as they are. Each program gives way
                 // to the next, so that our signal reaches the tool.
@@ -108,13 +104,20 @@ pub(super) fn fdtrace(path: &Path) -> Result<Tool> {
     Ok(tool)
 }
 
+/// fdtrace that looks at every packet.
+pub(super) fn fdtrace_always(path: &Path) -> Command {
+    let mut command = Command::new(path);
+    command.args(["--json", "--packets", "always"]);
+    command
+}
+
 fn looks_at_packets(pid: u32) -> bool {
     let infos = fs::read_dir(format!("/proc/{pid}/fdinfo")).into_iter().flatten().flatten();
     let mut texts = infos.filter_map(|info| fs::read_to_string(info.path()).ok());
     texts.any(|text| text.contains("link_type:\tcgroup"))
 }
 
-const STARTED: Ready = Ready::Line("\"kind\":\"started\"");
+pub(super) const STARTED: Ready = Ready::Line("\"kind\":\"started\"");
 
 fn seen_by_fdtrace(pid: u32, output: &str) -> Option<u64> {
     let summary = output.lines().find(|line| line.contains("\"kind\":\"summary\""))?;
@@ -187,6 +190,11 @@ impl Tool {
 
     pub(crate) fn pid(&self) -> u32 {
         self.child.id()
+    }
+
+    /// What it has written and was looked at.
+    pub(super) fn output(&self) -> &str {
+        &self.output
     }
 
     /// The next line with this in it, and when it came.

@@ -14,6 +14,7 @@ mod doors;
 mod episodes;
 mod errnos;
 mod exactness;
+mod faults;
 mod host;
 mod odd_hosts;
 mod queue_workload;
@@ -49,6 +50,7 @@ fn main() -> ExitCode {
         doctor::TESTS,
         odd_hosts::TESTS,
         exactness::TESTS,
+        faults::TESTS,
         attribution::TESTS,
         errnos::TESTS,
         episodes::TESTS,

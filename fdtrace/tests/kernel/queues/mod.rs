@@ -6,6 +6,7 @@ mod clients;
 mod closing;
 mod device;
 mod diagnosed;
+mod endurance;
 mod final_ack;
 mod flood;
 mod network;
@@ -30,4 +31,5 @@ pub(crate) const TESTS: &[&[Test]] = &[
     resting::TESTS,
     flood::TESTS,
     diagnosed::TESTS,
+    endurance::TESTS,
 ];

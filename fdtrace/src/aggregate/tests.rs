@@ -107,14 +107,7 @@ fn event(slot: u32, inode: u64, seconds: f64) -> FailureEvent {
 }
 
 fn process(caller: &Caller) -> Process {
-    Process {
-        id: caller.process,
-        comm: caller.comm.clone(),
-        exe: None,
-        cmdline: None,
-        unit: None,
-        container: None,
-    }
+    Process::unread(caller.process, caller.comm.clone())
 }
 
 fn owners(event: &FailureEvent) -> Vec<Process> {

@@ -9,8 +9,8 @@ use serde::{Serialize, Serializer, ser::SerializeMap as _};
 
 use super::{diagnosis::Diagnosis, kernel::Kernel, warning::Warning};
 use crate::model::{
-    self, BootTime, Door, EpisodeReport, Failure, FdUsage, Limit, ListenerAddress, LostCount,
-    Outcome, Phase, ProbeReport, Report, Target, UnixName, WallClock,
+    self, BootTime, Door, Engine, EpisodeReport, Failure, FdUsage, Limit, ListenerAddress,
+    LostCount, Outcome, Phase, ProbeReport, Report, Target, UnixName, WallClock,
 };
 
 /// Grows when a field changes its meaning or goes away, not when one is added.
@@ -108,6 +108,16 @@ pub(in crate::output) struct Process<'a> {
     start_time: String,
     unit: Option<&'a str>,
     container: Option<&'a str>,
+    container_runtime: Option<&'static str>,
+    pod: Option<Pod<'a>>,
+    user_slice: Option<&'a str>,
+    ns_pid: Option<u32>,
+}
+
+#[derive(Clone, Serialize)]
+struct Pod<'a> {
+    uid: &'a str,
+    name: Option<&'a str>,
 }
 
 #[derive(Serialize)]
@@ -322,7 +332,8 @@ pub(in crate::output) fn process<'a>(
     process: &'a model::Process,
     clock: &WallClock,
 ) -> Process<'a> {
-    let model::Process { id, comm, exe, cmdline, unit, container } = process;
+    let model::Process { id, comm, exe, cmdline, unit, user_slice, container, pod, ns_pid } =
+        process;
     Process {
         pid: id.pid.0,
         comm: text(comm.as_bytes()),
@@ -330,7 +341,14 @@ pub(in crate::output) fn process<'a>(
         cmdline: cmdline.as_ref().map(|list| list.iter().map(|argument| text(argument)).collect()),
         start_time: date(id.started, clock),
         unit: unit.as_deref(),
-        container: container.as_deref(),
+        container: container.as_ref().map(|container| container.id.as_str()),
+        container_runtime: container
+            .as_ref()
+            .and_then(|container| container.engine)
+            .map(Engine::name),
+        pod: pod.as_ref().map(|pod| Pod { uid: &pod.uid, name: pod.name.as_deref() }),
+        user_slice: user_slice.as_deref(),
+        ns_pid: ns_pid.map(|pid| pid.0),
     }
 }
 

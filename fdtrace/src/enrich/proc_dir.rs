@@ -26,6 +26,9 @@ const MOST_CGROUP: u64 = 80 * 1024;
 
 /// `/proc/PID/status` is some 60 lines; the longest are masks of CPUs.
 const MOST_STATUS: u64 = 64 * 1024;
+/// include/linux/proc_ns.h `PROC_UTS_INIT_INO`
+const INITIAL_UTS_NAMESPACE: &str = "uts:[4026531838]";
+
 /// Runtimes put their own variables first.
 const MOST_ENVIRON: u64 = 64 * 1024;
 
@@ -86,8 +89,12 @@ impl ProcDir {
     /// `None` where it has the hostname of the host, or nobody can say whether it has: that one is
     /// told apart by its UTS namespace.
     pub(super) fn own_hostname(&self) -> Option<String> {
-        let host = fs::read_link(self.path.parent()?.join("1/ns/uts")).ok()?;
-        if fs::read_link(self.path.join("ns/uts")).ok()? == host {
+        let uts = fs::read_link(self.path.join("ns/uts")).ok()?;
+        let root = self.path.parent()?;
+        // Where the host is a container itself, its first process and fdtrace are in its namespace.
+        let is_host =
+            |of: &str| fs::read_link(root.join(of).join("ns/uts")).is_ok_and(|host| host == uts);
+        if uts.as_os_str() == INITIAL_UTS_NAMESPACE || is_host("1") || is_host("self") {
             return None;
         }
         let environ = read(&self.dir, "environ", MOST_ENVIRON).ok()?;

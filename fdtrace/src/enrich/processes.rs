@@ -219,8 +219,8 @@ mod tests {
         let id = "4f1c0d6f2f5a4e7c9b8a7d6e5f4c3b2a1908f7e6d5c4b3a29180706050403020";
         fixture.file("cgroup", format!("0::/kubepods/burstable/pod{uid}/{id}\n").as_bytes());
         fixture.file("environ", b"PATH=/bin\0HOSTNAME=web-0\0");
-        let uts = |pid: u32, target: &str| {
-            let dir = fixture.root.path().join(pid.to_string()).join("ns");
+        let uts = |pid: &str, target: &str| {
+            let dir = fixture.root.path().join(pid).join("ns");
             fs::create_dir_all(&dir).unwrap();
             let _ = fs::remove_file(dir.join("uts"));
             symlink(target, dir.join("uts")).unwrap();
@@ -231,17 +231,22 @@ mod tests {
             assert_eq!(pod.uid, uid);
             pod.name
         };
-        // Nobody can say whose name that is; then its own; then that of the host.
-        uts(812, "uts:[2]");
+        // Nobody can say whose name that is; then its own.
         assert_eq!(name(), None);
-        uts(1, "uts:[1]");
+        uts("812", "uts:[2]");
         assert_eq!(name().as_deref(), Some("web-0"));
+        uts("1", "uts:[1]");
+        assert_eq!(name().as_deref(), Some("web-0"));
+        // That of the host, whatever that is.
+        for (pid, host) in [("812", "uts:[4026531838]"), ("812", "uts:[1]"), ("self", "uts:[2]")] {
+            uts("812", "uts:[2]");
+            uts(pid, host);
+            assert_eq!(name(), None, "{host}");
+        }
+        fs::remove_dir_all(fixture.root.path().join("self")).unwrap();
         fixture.file("environ", b"HOSTNAME=\x1b[31m\0");
         assert_eq!(name(), None);
         fs::remove_file(fixture.dir().join("environ")).unwrap();
-        assert_eq!(name(), None);
-        fixture.file("environ", b"HOSTNAME=node-1\0");
-        uts(812, "uts:[1]");
         assert_eq!(name(), None);
     }
 

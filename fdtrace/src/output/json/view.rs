@@ -7,10 +7,15 @@ use std::{borrow::Cow, net::IpAddr, time::Duration};
 use jiff::Timestamp;
 use serde::{Serialize, Serializer, ser::SerializeMap as _};
 
-use super::{diagnosis::Diagnosis, kernel::Kernel, warning::Warning};
+use super::{
+    diagnosis::Diagnosis,
+    kernel::Kernel,
+    process::{Process, process},
+    warning::Warning,
+};
 use crate::model::{
-    self, BootTime, Door, Engine, EpisodeReport, Failure, FdUsage, Limit, ListenerAddress,
-    LostCount, Outcome, Phase, ProbeReport, Report, Target, UnixName, WallClock,
+    self, BootTime, Door, EpisodeReport, Failure, FdUsage, Limit, ListenerAddress, LostCount,
+    Outcome, Phase, ProbeReport, Report, Target, UnixName, WallClock,
 };
 
 /// Grows when a field changes its meaning or goes away, not when one is added.
@@ -97,27 +102,6 @@ struct Key<'a> {
     failure: Cow<'static, str>,
     door: &'static str,
     syn_queue_full: bool,
-}
-
-#[derive(Clone, Serialize)]
-pub(in crate::output) struct Process<'a> {
-    pid: u32,
-    comm: Cow<'a, str>,
-    exe: Option<Cow<'a, str>>,
-    cmdline: Option<Vec<Cow<'a, str>>>,
-    start_time: String,
-    unit: Option<&'a str>,
-    container: Option<&'a str>,
-    container_runtime: Option<&'static str>,
-    pod: Option<Pod<'a>>,
-    user_slice: Option<&'a str>,
-    ns_pid: Option<u32>,
-}
-
-#[derive(Clone, Serialize)]
-struct Pod<'a> {
-    uid: &'a str,
-    name: Option<&'a str>,
 }
 
 #[derive(Serialize)]
@@ -328,30 +312,6 @@ fn probe_list<'a>(probes: &'a [ProbeReport]) -> Vec<Probe<'a>> {
     probes.iter().map(probe).collect()
 }
 
-pub(in crate::output) fn process<'a>(
-    process: &'a model::Process,
-    clock: &WallClock,
-) -> Process<'a> {
-    let model::Process { id, comm, exe, cmdline, unit, user_slice, container, pod, ns_pid } =
-        process;
-    Process {
-        pid: id.pid.0,
-        comm: text(comm.as_bytes()),
-        exe: exe.as_deref().map(std::path::Path::to_string_lossy),
-        cmdline: cmdline.as_ref().map(|list| list.iter().map(|argument| text(argument)).collect()),
-        start_time: date(id.started, clock),
-        unit: unit.as_deref(),
-        container: container.as_ref().map(|container| container.id.as_str()),
-        container_runtime: container
-            .as_ref()
-            .and_then(|container| container.engine)
-            .map(Engine::name),
-        pod: pod.as_ref().map(|pod| Pod { uid: &pod.uid, name: pod.name.as_deref() }),
-        user_slice: user_slice.as_deref(),
-        ns_pid: ns_pid.map(|pid| pid.0),
-    }
-}
-
 pub(in crate::output) fn listener(listener: &model::Listener) -> Listener<'_> {
     let model::Listener { netns, address } = listener;
     listener_at(address, *netns)
@@ -435,6 +395,6 @@ pub(super) fn seconds(duration: Duration) -> f64 {
 }
 
 /// As text, invalid UTF-8 replaced.
-fn text(bytes: &[u8]) -> Cow<'_, str> {
+pub(super) fn text(bytes: &[u8]) -> Cow<'_, str> {
     String::from_utf8_lossy(bytes)
 }

@@ -11,6 +11,6 @@ mod subject;
 mod tests;
 mod warnings;
 
-pub use aggregator::{Aggregator, Host, Settings};
+pub use aggregator::{Aggregator, Counted, Host, Settings};
 pub use slots::SlotCount;
 pub use warnings::{Sample, Warnings, Watched};

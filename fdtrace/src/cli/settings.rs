@@ -46,6 +46,8 @@ pub struct TraceSettings {
     pub fail_on_exhaustion: bool,
     /// What to observe, and how.
     pub request: Request,
+    /// After how long a quiet time packets are not looked at; `None` is never.
+    pub packets_rest: Option<Duration>,
     /// BTF of the running kernel.
     pub btf: PathBuf,
     /// How many keys the kernel side can count at once; 1 to 65536.
@@ -74,6 +76,8 @@ impl From<TraceArgs> for TraceSettings {
             max_keys,
             ring_bytes,
             buffer,
+            packets,
+            packets_rest,
         } = args;
         let (processes, ports) = which.filters();
         let filter = Filter { processes, ports, errnos: errno };
@@ -86,12 +90,22 @@ impl From<TraceArgs> for TraceSettings {
             colour,
             fail_on_exhaustion,
             request: Request { forms: form, fds, buffer },
+            packets_rest: (packets == PacketUse::Auto).then_some(packets_rest),
             btf,
             max_keys,
             ring_bytes,
             verbose,
         }
     }
+}
+
+/// When packets are looked at, where each has to be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(super) enum PacketUse {
+    /// While a listener may refuse clients
+    Auto,
+    /// From the start to the end
+    Always,
 }
 
 /// When text has colour.

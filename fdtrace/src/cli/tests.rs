@@ -68,6 +68,7 @@ fn defaults() {
         colour: ColourChoice::Auto,
         fail_on_exhaustion: false,
         request: Request::default(),
+        packets_rest: Some(Duration::from_secs(10)),
         btf: PathBuf::from("/sys/kernel/btf/vmlinux"),
         max_keys: fdtrace_common::DEFAULT_SLOTS,
         ring_bytes: fdtrace_common::DEFAULT_RING_BYTES,
@@ -114,6 +115,7 @@ fn every_flag_with_and_without_the_command() {
         "--max-keys=64",
         "--ring-bytes=4096",
         "--buffer=perf",
+        "--packets=always",
         "-vv",
     ];
     let expected = TraceSettings {
@@ -129,6 +131,7 @@ fn every_flag_with_and_without_the_command() {
         colour: ColourChoice::Always,
         fail_on_exhaustion: true,
         request: Request { buffer: Some(Buffer::Perf), ..Request::default() },
+        packets_rest: None,
         btf: PathBuf::from("/tmp/btf"),
         max_keys: 64,
         ring_bytes: 4096,

@@ -49,8 +49,8 @@ pub use provenance::{
     Program, Provenance, Role, Runtime, Setting, SettingSource, Sysctl, Sysctls, Unit,
 };
 pub use report::{
-    CounterPair, DiagnosisReport, EpisodeReport, LostCount, LostKind, LostReport, ProbeReport,
-    Reconciliation, Refused, RefusedForm, Report, Started, Summary, Total,
+    CounterPair, DiagnosisReport, EpisodeReport, Figures, LostCount, LostKind, LostReport,
+    ProbeReport, Reconciliation, Refused, RefusedForm, Report, Started, Summary, Total,
 };
 pub use sample::{FailureSample, HalfOpen, Handshakes, QueueSample};
 pub use socket::{

@@ -9,9 +9,9 @@ use serde_json::{Value, json};
 use super::*;
 use crate::{
     model::{
-        Backlog, Container, Door, Engine, EpisodeReport, Errno, Failure, FdLimits, FdUsage, Limit,
-        ListenerAddress, LostReport, Outcome, Pid, Pod, Process, Refused, Summary, Target,
-        UnixName, WarningReport,
+        Backlog, Container, Door, Engine, EpisodeReport, Errno, Failure, FdLimits, FdUsage,
+        Figures, Limit, ListenerAddress, LostReport, Outcome, Pid, Pod, Process, Refused, Summary,
+        Target, UnixName, WarningReport,
     },
     output::fixtures::{
         at, cleared, clock, closed, diagnosed, episode, every, ipv4, lasting, listener, lost,
@@ -100,7 +100,7 @@ fn every_shape() -> Vec<Report> {
         EpisodeReport {
             failure: Failure::AcceptQueueFull { syn_queue_full: true },
             backlog: Some(Backlog { requested: Some(u32::MAX), somaxconn: None }),
-            refused: Some(Refused { attempts: 9, connections: None, is_polled: false }),
+            refused: Some(Refused { attempts: 9, connections: None, figures: Figures::Exact }),
             ..overflow()
         },
         syn_queue(Failure::SynQueueFull),

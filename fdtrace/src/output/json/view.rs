@@ -14,8 +14,8 @@ use super::{
     warning::Warning,
 };
 use crate::model::{
-    self, BootTime, Door, EpisodeReport, Failure, FdUsage, Limit, ListenerAddress, LostCount,
-    Outcome, Phase, ProbeReport, Report, Target, UnixName, WallClock,
+    self, BootTime, Door, EpisodeReport, Failure, FdUsage, Figures, Limit, ListenerAddress,
+    LostCount, Outcome, Phase, ProbeReport, Report, Target, UnixName, WallClock,
 };
 
 /// Grows when a field changes its meaning or goes away, not when one is added.
@@ -247,11 +247,15 @@ impl<'a> Episode<'a> {
                 limit: limit.into(),
             }),
             backlog: report.backlog.map(backlog),
-            refused: report.refused.map(|model::Refused { attempts, connections, is_polled }| {
+            refused: report.refused.map(|model::Refused { attempts, connections, figures }| {
                 Refused {
                     attempts,
                     connections,
-                    figures: if is_polled { "polled" } else { "exact" },
+                    figures: match figures {
+                        Figures::Exact => "exact",
+                        Figures::AtLeast => "at_least",
+                        Figures::AtMost => "polled",
+                    },
                 }
             }),
             first: date(report.first, clock),

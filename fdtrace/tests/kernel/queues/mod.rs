@@ -11,6 +11,7 @@ mod flood;
 mod network;
 mod owners;
 mod polled;
+mod resting;
 mod segments;
 mod silence;
 mod syn;
@@ -26,6 +27,7 @@ pub(crate) const TESTS: &[&[Test]] = &[
     closing::TESTS,
     owners::TESTS,
     polled::TESTS,
+    resting::TESTS,
     flood::TESTS,
     diagnosed::TESTS,
 ];

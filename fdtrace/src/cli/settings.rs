@@ -4,9 +4,7 @@ use std::{ffi::OsStr, path::PathBuf, time::Duration};
 
 use clap::ValueEnum;
 
-use super::{
-    AuditSettings, DoctorSettings, ExplainSettings, ListenersSettings, TraceArgs, which::Which,
-};
+use super::{AuditSettings, DoctorSettings, ExplainSettings, ListenersSettings, TraceArgs};
 use crate::{
     kernel::Request,
     model::{Filter, Thresholds},
@@ -81,8 +79,8 @@ impl From<TraceArgs> for TraceSettings {
             packets,
             packets_rest,
         } = args;
-        let Which { pid, port, comm } = which;
-        let filter = Filter { pids: pid, ports: port, comms: comm, errnos: errno };
+        let (processes, ports) = which.filters();
+        let filter = Filter { processes, ports, errnos: errno };
         Self {
             filter,
             warn_at,

@@ -10,6 +10,7 @@ mod episode;
 mod event;
 mod explain;
 mod filter;
+mod identity;
 mod limits;
 mod listener;
 mod process;
@@ -38,7 +39,8 @@ pub use event::{Caller, Event, FailureEvent, GaugeEvent, KeyId, ListenEvent};
 pub use explain::{
     Bystander, ExplainReport, Explanation, ListenerQuery, Subject, Verdict, is_called,
 };
-pub use filter::Filter;
+pub use filter::{Filter, ProcessFilter};
+pub use identity::{Container, ContainerQuery, Engine, Placement, Pod};
 pub use limits::{Ceiling, FdLimits, FdUsage, FileHandles, Limit, Met, SystemLimits};
 pub use listener::{AcceptQueue, Backlog, Listener, ListenerAddress, Target, UnixName};
 pub use process::{Comm, Pid, Process, ProcessId, Tid};

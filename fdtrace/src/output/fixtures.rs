@@ -26,19 +26,19 @@ pub(super) const fn at(millis: u64) -> BootTime {
 }
 
 pub(super) fn process() -> Process {
+    let id = ProcessId { pid: Pid(14807), started: at(1_500) };
     Process {
-        id: ProcessId { pid: Pid(14807), started: at(1_500) },
-        comm: Comm::from_bytes(b"dataforwardsrv"),
         exe: Some(PathBuf::from("/opt/df/dataforwardsrv")),
         cmdline: Some(vec![b"dataforwardsrv".to_vec(), b"--port=9088".to_vec()]),
         unit: Some("supervisord.service".to_owned()),
-        container: None,
+        ns_pid: Some(id.pid),
+        ..Process::unread(id, Comm::from_bytes(b"dataforwardsrv"))
     }
 }
 
 /// One of which only the kernel side told.
 pub(super) fn stranger(comm: &[u8]) -> Process {
-    Process { comm: Comm::from_bytes(comm), exe: None, cmdline: None, unit: None, ..process() }
+    Process::unread(process().id, Comm::from_bytes(comm))
 }
 
 /// A pre-fork server: a master and `workers` of them on one listener.

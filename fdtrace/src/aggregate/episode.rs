@@ -110,6 +110,10 @@ impl Episode {
         all
     }
 
+    pub(super) fn inodes(&self) -> impl Iterator<Item = u64> {
+        self.owners.keys().copied()
+    }
+
     fn lead(&self) -> Option<&Process> {
         self.owners.values().flatten().next()
     }

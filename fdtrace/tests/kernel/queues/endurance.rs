@@ -94,6 +94,13 @@ fn a_host_on_which_nothing_stays() {
     for usage in usages.iter().step_by(usages.len().div_ceil(10)).chain(usages.last()) {
         println!("  {usage}");
     }
+    // The counters of a namespace are open until somebody has looked whether it is still there.
+    let calm = Instant::now();
+    let fds = || Usage::of(fdtrace.pid(), begun.elapsed()).fds;
+    while fds() > usages[0].fds + 8 {
+        assert!(calm.elapsed() < Duration::from_secs(60), "{} descriptors are open", fds());
+        thread::sleep(Duration::from_millis(500));
+    }
     let run = fdtrace.stop();
     let count = |failure| {
         let totals = run.totals(&json!({ "failure": failure })).into_iter();
@@ -136,15 +143,11 @@ fn round(truth: &mut Truth) {
     case.server.end();
 }
 
-/// Fails where memory or descriptors grow in the second half: what is kept of each round is a line of
-/// the totals, and those are bounded.
+/// Fails where memory grows in the second half, but for the lines of the totals, which are bounded.
 fn assert_steady(usages: &[Usage]) {
     const KIB_PER_LINE: u64 = 4;
     let half = &usages[usages.len() / 2..];
     let (first, last) = (half[0], half[half.len() - 1]);
     let lines = 2 * half.len() as u64;
     assert!(last.rss_kib <= first.rss_kib + lines * KIB_PER_LINE + 2048, "{first}; {last}");
-    let most = |usages: &[Usage]| usages.iter().map(|usage| usage.fds).max().unwrap();
-    let before = most(&usages[..usages.len() / 2]);
-    assert!(most(half) <= before + 16, "{} descriptors, {before} before", most(half));
 }

@@ -5,7 +5,8 @@ use std::{ffi::OsStr, path::PathBuf, time::Duration};
 use clap::ValueEnum;
 
 use super::{
-    AuditSettings, DoctorSettings, ExplainSettings, ListenersSettings, TraceArgs, which::Which,
+    AuditSettings, DaemonSettings, DoctorSettings, ExplainSettings, ListenersSettings, TraceArgs,
+    which::Which,
 };
 use crate::{
     kernel::Request,
@@ -27,6 +28,8 @@ pub enum Settings {
     Explain(ExplainSettings),
     /// `fdtrace audit`.
     Audit(AuditSettings),
+    /// `fdtrace daemon`.
+    Daemon(DaemonSettings),
 }
 
 /// Settings of `fdtrace trace`.

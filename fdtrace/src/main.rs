@@ -114,9 +114,11 @@ fn audit(settings: &AuditSettings) -> anyhow::Result<ExitCode> {
 }
 
 fn daemon(settings: &DaemonSettings) -> anyhow::Result<ExitCode> {
-    init_log(settings.verbose);
+    init_log_from(log::LevelFilter::Info, settings.verbose);
     if settings.check {
         daemon::check(settings, &mut io::stdout())?;
+    } else {
+        runtime()?.block_on(daemon::run(settings, colour(ColourChoice::Auto)))?;
     }
     Ok(ExitCode::Clean)
 }

@@ -11,7 +11,7 @@ use super::{
 };
 use crate::model::{
     AcceptQueue, Backlog, BootTime, Ceiling, EpisodeReport, Errno, Failure, FailureSample,
-    FdLimits, FdUsage, FileHandles, Met, Outcome, Phase, Process, Refused, Target,
+    FdLimits, FdUsage, FileHandles, Met, OpenEpisode, Outcome, Phase, Process, Refused, Target,
 };
 
 /// An episode of failed calls ends after so long without one: twice the longest pause after EMFILE
@@ -103,6 +103,15 @@ impl Episode {
             }
         }
         all
+    }
+
+    pub(super) fn to_open(&self) -> OpenEpisode {
+        OpenEpisode {
+            owners: self.all_owners(),
+            target: self.key.target.clone(),
+            failure: self.key.failure,
+            cause: None,
+        }
     }
 
     fn lead(&self) -> Option<&Process> {

@@ -7,6 +7,7 @@ mod aggregator;
 mod episode;
 mod slots;
 mod subject;
+mod tally;
 #[cfg(test)]
 mod tests;
 mod warnings;

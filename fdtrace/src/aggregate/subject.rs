@@ -66,6 +66,8 @@ pub(super) struct Subject {
     pub(super) met: Option<Met>,
     /// Failures that no episode has taken yet.
     pub(super) waiting: u64,
+    /// Those of `total` that metrics have.
+    pub(super) tallied: u64,
 }
 
 impl Subject {
@@ -84,6 +86,7 @@ impl Subject {
             limits: event.limits,
             met: event.met,
             waiting: 0,
+            tallied: 0,
         }
     }
 

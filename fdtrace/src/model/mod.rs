@@ -16,6 +16,7 @@ mod process;
 mod provenance;
 mod report;
 mod sample;
+mod snapshot;
 mod socket;
 mod time;
 mod user;
@@ -51,6 +52,7 @@ pub use report::{
     Reconciliation, Refused, RefusedForm, Report, Started, Summary, Total,
 };
 pub use sample::{FailureSample, HalfOpen, Handshakes, QueueSample};
+pub use snapshot::{CloseToLimit, OpenEpisode, OwnUsage, Series, SeriesCount, Snapshot, Who};
 pub use socket::{
     LimitSource, ListenerFilter, ListenerReport, ListenersReport, ListeningSocket, OwnerFds, Risk,
     Unseen,

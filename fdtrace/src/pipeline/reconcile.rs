@@ -43,6 +43,35 @@ pub(super) fn reconcile(live: &Live, aggregator: &Aggregator) -> Vec<Reconciliat
     all
 }
 
+/// The sum of all network namespaces. What fdtrace did not see is known where it is for all of them.
+pub(super) fn sum(live: &Live, aggregator: &Aggregator) -> Vec<CounterPair> {
+    let forgotten = live.namespaces.borrow().forgotten();
+    let mut sums: Vec<CounterPair> = Vec::new();
+    let of_all = reconcile(live, aggregator).into_iter().flat_map(|of| of.counters);
+    for pair in of_all {
+        match sums.iter_mut().find(|sum| sum.name == pair.name) {
+            Some(sum) => {
+                sum.delta += pair.delta;
+                sum.seen = sum.seen.zip(pair.seen).map(|(sum, more)| sum + more);
+            }
+            None => sums.push(pair),
+        }
+    }
+    for sum in &mut sums {
+        let more = match sum.name {
+            "ListenOverflows" => forgotten.listen_overflows,
+            "ListenDrops" => forgotten.listen_drops,
+            "TCPReqQFullDrop" => forgotten.req_q_full_drop,
+            _ => forgotten.req_q_full_do_cookies,
+        };
+        // Who refused them was seen when it happened.
+        let more = more.unwrap_or(0);
+        sum.delta += more;
+        sum.seen = sum.seen.map(|seen| seen + more);
+    }
+    sums
+}
+
 fn is_overflow(failure: Failure) -> bool {
     matches!(failure, Failure::AcceptQueueFull { .. })
 }

@@ -54,7 +54,7 @@ pub async fn run(settings: &DaemonSettings, colour: Colour) -> anyhow::Result<()
     let (asks, asked) = mpsc::channel(MOST_ASKS);
     let most_series = config.metrics.max_series;
     let health = Health::new();
-    let sources = Sources { health: health.clone(), asks: asks.clone(), most_series };
+    let sources = Sources::new(health.clone(), asks.clone(), most_series);
     let mut attendant = Daemon {
         outputs: outputs.clone(),
         health,

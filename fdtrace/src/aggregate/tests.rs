@@ -11,8 +11,10 @@ use super::*;
 use crate::model::{
     AcceptQueue, Backlog, BootTime, Caller, Comm, Door, EpisodeReport, Errno, Failure,
     FailureEvent, FdLimits, FdUsage, Filter, KeyId, Limit, Listener, ListenerAddress, Outcome,
-    Phase, Pid, Process, ProcessId, Report, SeriesCount, SystemLimits, Target, Tid,
+    Phase, Pid, Process, ProcessId, Report, SystemLimits, Target, Tid,
 };
+
+mod tally;
 
 const NO_SLOTS: [u32; 0] = [];
 const LIMITS: FdLimits = FdLimits { soft: Limit::Of(1024), hard: Limit::Of(4096) };
@@ -381,58 +383,4 @@ fn an_overflow_of_a_listener_whose_acceptor_fails_is_part_of_that() {
     let updated = only_episode(aggregator.tick(at(15.0), &host));
     assert_eq!((updated.failure, updated.count), (Failure::Errno(Errno::EMFILE), 3));
     assert_eq!(updated.refused.unwrap().attempts, 4);
-}
-
-#[test]
-fn metrics_only_grow_whatever_becomes_of_the_lines() {
-    let host = FakeHost::new();
-    let mut aggregator = aggregator();
-    aggregator.tally(2);
-    let sum = |counts: Vec<SeriesCount>| counts.iter().map(|one| one.count).sum::<u64>();
-    // So many processes of one name that their lines are folded: one series all the same.
-    let failures = 20_000_u32;
-    for number in 0..failures {
-        let event = FailureEvent { caller: Some(caller(number, 1.0)), ..event(number, 77, 2.0) };
-        host.count(number, 1, at(2.0));
-        let _ = aggregator.record(at(2.0), &event, &host, |_| vec![process(&caller(number, 1.0))]);
-        if number % 5000 == 0 {
-            assert_eq!(sum(aggregator.tallied(at(2.0))), u64::from(number) + 1);
-        }
-        // Its episode ends, and its slot is given back, so that it can be folded.
-        host.alive.set(false);
-        if number % 1000 == 999 {
-            let _ = aggregator.tick(at(30.0), &host);
-        }
-        host.alive.set(true);
-    }
-    assert!(aggregator.folded() > 0);
-    let counts = aggregator.tallied(at(31.0));
-    assert_eq!((counts.len(), sum(counts)), (1, u64::from(failures)));
-    let opened: u64 = aggregator.opened().iter().map(|(_, count)| count).sum();
-    assert_eq!(opened, u64::from(failures));
-
-    // Another filter: what was asked for stays, what is not does not grow.
-    aggregator.set_filter(Filter { ports: vec![1], ..Filter::default() });
-    host.count(failures - 1, 4, at(32.0));
-    let _ = aggregator.tick(at(32.0), &host);
-    assert_eq!(sum(aggregator.tallied(at(32.0))), u64::from(failures));
-    aggregator.set_filter(Filter::default());
-    assert_eq!(sum(aggregator.tallied(at(32.0))), u64::from(failures) + 3);
-}
-
-#[test]
-fn what_metrics_have_no_room_for_is_one() {
-    let host = FakeHost::new();
-    let mut aggregator = aggregator();
-    aggregator.tally(1);
-    for slot in [0, 1, 2] {
-        let failure = Failure::Errno(Errno(24 - u16::try_from(slot).unwrap()));
-        let event = FailureEvent { failure, ..event(slot, 77, 2.0) };
-        host.count(slot, 5, at(2.0));
-        let _ = aggregator.record(at(2.0), &event, &host, |_| vec![process(&caller(7, 1.0))]);
-    }
-    let counts = aggregator.tallied(at(3.0));
-    assert_eq!(counts.len(), 2);
-    assert_eq!((counts[0].count, counts[0].series.is_some()), (5, true));
-    assert_eq!(counts[1], SeriesCount { series: None, count: 10 });
 }

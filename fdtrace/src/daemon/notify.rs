@@ -55,6 +55,11 @@ impl Notify {
         self.tell(&format!("RELOADING=1\nMONOTONIC_USEC={micros}"));
     }
 
+    /// After [`Self::reloading`].
+    pub(super) fn reloaded(&self) {
+        self.tell("READY=1");
+    }
+
     pub(super) fn stopping(&self) {
         self.tell("STOPPING=1\nSTATUS=writing the summary");
     }

@@ -37,6 +37,8 @@ struct Output<S> {
     sink: S,
     failing: Option<String>,
     lost: u64,
+    /// Says whether it would work again, without a report to try it with.
+    recheck: Option<Box<dyn Fn() -> io::Result<()>>>,
 }
 
 impl Outputs {
@@ -84,7 +86,11 @@ impl Outputs {
 
     /// Follows a rotated file, and writes what waits.
     pub(super) fn tick(&self) {
-        if let Some(file) = &mut self.0.borrow_mut().file {
+        let mut all = self.0.borrow_mut();
+        for output in &mut all.plain {
+            output.recheck();
+        }
+        if let Some(file) = &mut all.file {
             let result = file.sink.writer_mut().tick();
             file.note(result, false);
         }
@@ -124,12 +130,22 @@ impl Sink for Outputs {
 
 impl<S: Sink> Output<S> {
     const fn new(name: &'static str, sink: S) -> Self {
-        Self { name, sink, failing: None, lost: 0 }
+        Self { name, sink, failing: None, lost: 0, recheck: None }
     }
 
     fn write(&mut self, report: &Report, clock: &WallClock) {
         let result = self.sink.write(report, clock);
         self.note(result, true);
+    }
+
+    /// Nobody may have anything to report for days.
+    fn recheck(&mut self) {
+        if self.failing.is_some()
+            && let Some(recheck) = &self.recheck
+            && recheck().is_ok()
+        {
+            self.note(Ok(()), false);
+        }
     }
 
     /// Says once that it fails, and once that it does not any more.
@@ -185,7 +201,11 @@ fn plain(
     }
     if let Some(mut journal) = journal {
         let send = move |entry: &[u8]| journal.send(entry);
-        outputs.push(Output::new("journal", Box::new(output::Journal::new(send))));
+        let sink: Box<dyn Sink> = Box::new(output::Journal::new(send));
+        let address = socket.to_owned();
+        let recheck: Box<dyn Fn() -> io::Result<()>> =
+            Box::new(move || connect(&address).map(|_| ()));
+        outputs.push(Output { recheck: Some(recheck), ..Output::new("journal", sink) });
     }
     Ok(outputs)
 }
@@ -247,13 +267,13 @@ mod tests {
     #[test]
     fn every_output_gets_every_report() {
         let dir = tempfile::tempdir().unwrap();
-        let (file, journal) = (dir.path().join("x.jsonl"), dir.path().join("journal"));
-        let missing = Outputs::open(&config(&file), Colour::Never, &journal);
+        let (file, socket) = (dir.path().join("x.jsonl"), dir.path().join("journal"));
+        let missing = Outputs::open(&config(&file), Colour::Never, &socket);
         let missing = missing.err().map(|error| format!("{error:#}")).unwrap();
         assert!(missing.contains("output.journal = \"always\": no journal at"), "{missing}");
 
-        let received = UnixDatagram::bind(&journal).unwrap();
-        let mut outputs = Outputs::open(&config(&file), Colour::Never, &journal).unwrap();
+        let received = UnixDatagram::bind(&socket).unwrap();
+        let mut outputs = Outputs::open(&config(&file), Colour::Never, &socket).unwrap();
         let (report, clock) = report();
         outputs.write(&report, &clock).unwrap();
         let mut entry = [0; 4096];
@@ -265,14 +285,14 @@ mod tests {
 
         // Another file from here on.
         let other = dir.path().join("y.jsonl");
-        outputs.change(&config(&other), Colour::Never, &journal).unwrap();
+        outputs.change(&config(&other), Colour::Never, &socket).unwrap();
         outputs.write(&report, &clock).unwrap();
         assert_eq!(std::fs::read_to_string(&file).unwrap(), lines);
         assert_eq!(std::fs::read_to_string(&other).unwrap(), lines);
 
         // One that cannot be opened changes nothing.
         let wrong = dir.path().join("not-there/z.jsonl");
-        assert!(outputs.change(&config(&wrong), Colour::Never, &journal).is_err());
+        assert!(outputs.change(&config(&wrong), Colour::Never, &socket).is_err());
         outputs.write(&report, &clock).unwrap();
         assert_eq!(std::fs::read_to_string(&other).unwrap(), lines.repeat(2));
 
@@ -282,6 +302,14 @@ mod tests {
         let states = outputs.states();
         let journal = states.iter().find(|state| state.name == "journal").unwrap();
         assert!(journal.failing.is_some() && journal.lost == 1, "{states:?}");
+
+        // It is there again before there is anything to say.
+        outputs.tick();
+        assert!(outputs.states().iter().any(|state| state.failing.is_some()));
+        std::fs::remove_file(&socket).unwrap();
+        let _received = UnixDatagram::bind(&socket).unwrap();
+        outputs.tick();
+        assert!(outputs.states().iter().all(|state| state.failing.is_none()));
     }
 
     #[test]

@@ -33,7 +33,7 @@ impl Reload<'_> {
                     log::error!("the configuration stays as it was: {error:#}");
                 }
             }
-            self.notify.borrow().ready("watching");
+            self.notify.borrow().reloaded();
         }
     }
 

@@ -19,8 +19,8 @@ use anyhow::{Context as _, anyhow};
 use tokio::{
     io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _},
     net::{TcpListener, UnixListener},
-    sync::{Semaphore, mpsc::Sender, oneshot},
-    time::timeout,
+    sync::{Mutex, Semaphore, mpsc::Sender, oneshot},
+    time::{Instant, timeout},
 };
 
 use super::{
@@ -42,6 +42,9 @@ const PATIENCE: Duration = Duration::from_secs(5);
 /// And so long the trace has for a snapshot.
 const ANSWER: Duration = Duration::from_secs(3);
 
+/// A text is good for so long: everybody on this host may ask, as often as they like.
+const FRESH: Duration = Duration::from_millis(100);
+
 /// Sockets that listen; nobody accepts yet.
 pub(super) struct Sockets {
     tcp: Option<net::TcpListener>,
@@ -51,9 +54,16 @@ pub(super) struct Sockets {
 /// What an answer is made of.
 #[derive(Clone)]
 pub(super) struct Sources {
-    pub(super) health: Health,
-    pub(super) asks: Sender<Ask>,
-    pub(super) most_series: usize,
+    health: Health,
+    asks: Sender<Ask>,
+    most_series: usize,
+    last: Arc<Mutex<Option<(Instant, String)>>>,
+}
+
+impl Sources {
+    pub(super) fn new(health: Health, asks: Sender<Ask>, most_series: usize) -> Self {
+        Self { health, asks, most_series, last: Arc::default() }
+    }
 }
 
 impl Sockets {
@@ -217,12 +227,20 @@ async fn metrics(sources: &Sources) -> Answer {
 }
 
 async fn snapshot(sources: &Sources) -> anyhow::Result<String> {
+    let mut last = sources.last.lock().await;
+    if let Some((at, text)) = &*last
+        && at.elapsed() < FRESH
+    {
+        return Ok(text.clone());
+    }
     let (sender, answer) = oneshot::channel();
     let is_over = || "the trace is over";
     sources.asks.send(Ask::Snapshot(sender)).await.with_context(is_over)?;
     let mut snapshot = answer.await.with_context(is_over)?;
     snapshot.lost.extend(sources.health.lost());
-    Ok(metrics_text(*snapshot, sources.most_series)?)
+    let text = metrics_text(*snapshot, sources.most_series)?;
+    *last = Some((Instant::now(), text.clone()));
+    Ok(text)
 }
 
 #[cfg(test)]
@@ -239,7 +257,7 @@ mod tests {
 
     fn sources() -> (Sources, mpsc::Receiver<Ask>) {
         let (asks, asked) = mpsc::channel(1);
-        (Sources { health: Health::new(), asks, most_series: 10 }, asked)
+        (Sources::new(Health::new(), asks, 10), asked)
     }
 
     fn served() -> (SocketAddr, mpsc::Receiver<Ask>) {

@@ -9,6 +9,7 @@
 mod support;
 
 mod attribution;
+mod daemon;
 mod doctor;
 mod doors;
 mod episodes;
@@ -54,6 +55,7 @@ fn main() -> ExitCode {
         episodes::TESTS,
         warnings::TESTS,
         retries::TESTS,
+        daemon::TESTS,
     ];
     let trials = tests
         .iter()

@@ -104,7 +104,7 @@ impl Metrics {
         let help = "What was not counted, not told or not attributed since fdtrace started";
         out.counters("lost", help, None, &counts)?;
         let help = "Records of the eBPF side that could not be decoded";
-        out.counter("decode_errors", help, None, *undecoded)?;
+        out.counter("decode_errors", help, None, undecoded)?;
 
         let up: BTreeMap<_, _> = probes
             .iter()
@@ -145,16 +145,16 @@ impl Metrics {
     fn own(&self, out: &mut Out<'_>) -> fmt::Result {
         let Snapshot { own, started, version, .. } = &self.snapshot;
         let help = "Time on a core that fdtrace itself took";
-        out.counter("cpu", help, Some(&Unit::Seconds), own.cpu.as_secs_f64())?;
+        out.counter("cpu", help, Some(&Unit::Seconds), &own.cpu.as_secs_f64())?;
         if let Some(resident) = own.resident {
             let help = "Memory of fdtrace itself";
-            out.gauge("resident_memory", help, Some(&Unit::Bytes), resident)?;
+            out.gauge("resident_memory", help, Some(&Unit::Bytes), &resident)?;
         }
         if let Some(fds) = own.fds {
-            out.gauge("open_fds", "Open descriptors of fdtrace itself", None, fds)?;
+            out.gauge("open_fds", "Open descriptors of fdtrace itself", None, &fds)?;
         }
         let started = started.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64();
-        out.gauge("start_time", "When fdtrace attached", Some(&Unit::Seconds), started)?;
+        out.gauge("start_time", "When fdtrace attached", Some(&Unit::Seconds), &started)?;
         let labels = [("version", (*version).to_owned())];
         let build: BTreeMap<Labels<1>, u64> = [(labels, 1)].into();
         out.gauges("build_info", "The version of fdtrace", None, &build)
@@ -201,10 +201,10 @@ impl Out<'_> {
         name: &str,
         help: &str,
         unit: Option<&Unit>,
-        value: V,
+        value: &V,
     ) -> fmt::Result {
         let mut metric = self.encoder.encode_descriptor(name, help, unit, MetricType::Counter)?;
-        metric.encode_counter::<NoLabelSet, _, u64>(&value, None)
+        metric.encode_counter::<NoLabelSet, _, u64>(value, None)
     }
 
     fn gauge<V: EncodeGaugeValue>(
@@ -212,9 +212,9 @@ impl Out<'_> {
         name: &str,
         help: &str,
         unit: Option<&Unit>,
-        value: V,
+        value: &V,
     ) -> fmt::Result {
         let mut metric = self.encoder.encode_descriptor(name, help, unit, MetricType::Gauge)?;
-        metric.encode_gauge(&value)
+        metric.encode_gauge(value)
     }
 }

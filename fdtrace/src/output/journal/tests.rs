@@ -89,9 +89,26 @@ fn kinds_have_ids_of_their_own() {
         let episode = EpisodeReport { phase, ..fixtures::opened() };
         ids.insert(of(&Report::Episode(Box::new(episode)))["MESSAGE_ID"].clone());
     }
-    assert_eq!(ids.len(), 3);
+    let warning = fixtures::warned();
+    ids.insert(of(&Report::Warning(Box::new(warning)))["MESSAGE_ID"].clone());
+    assert_eq!(ids.len(), 4);
     for id in ids {
         assert!(id.len() == 32 && id.bytes().all(|byte| byte.is_ascii_hexdigit()), "{id}");
+    }
+}
+
+#[test]
+fn every_field_and_id_is_documented() {
+    let docs = include_str!("../../../../docs/daemon.md");
+    let source = include_str!("mod.rs");
+    let words = source.split('"').filter(|word| {
+        let is_id = word.len() == 32 && word.bytes().all(|byte| byte.is_ascii_hexdigit());
+        is_id || word.starts_with("FDTRACE_")
+    });
+    let words: Vec<_> = words.collect();
+    assert!(words.len() > 25, "{words:?}");
+    for word in words {
+        assert!(docs.contains(&format!("`{word}`")), "{word}");
     }
 }
 

@@ -93,6 +93,16 @@ fn every_metric_has_its_promised_name() {
 }
 
 #[test]
+fn every_metric_is_documented() {
+    let docs = include_str!("../../../../docs/daemon.md");
+    let text = metrics_text(snapshot(), 10).unwrap();
+    for line in samples(&text) {
+        let name = line.split(['{', ' ']).next().unwrap();
+        assert!(docs.contains(&format!("| `{name}` |")), "{name}");
+    }
+}
+
+#[test]
 fn what_is_unknown_is_not_there() {
     let own = OwnUsage::default();
     let text = metrics_text(Snapshot { programs: None, own, ..snapshot() }, 10).unwrap();

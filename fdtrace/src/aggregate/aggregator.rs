@@ -1,5 +1,7 @@
 //! Counts, episodes and totals.
 
+mod figures;
+
 use std::{
     collections::{BTreeMap, HashMap},
     time::Duration,
@@ -13,7 +15,7 @@ use super::{
 };
 use crate::model::{
     Backlog, BootTime, EpisodeReport, Errno, Failure, FailureEvent, FdLimits, FdUsage, Filter,
-    OpenEpisode, Phase, Process, ProcessId, Report, SeriesCount, SystemLimits, Total,
+    Phase, Process, ProcessId, Report, SystemLimits, Total,
 };
 
 /// The most lines the totals have. The oldest that are over are folded into one number.
@@ -22,11 +24,8 @@ const MAX_SUBJECTS: usize = 16_384;
 /// How long an episode of refused clients waits for the name of the listener's owner.
 const OWNER_PATIENCE: Duration = Duration::from_millis(800);
 
-/// And so long may the failures of an unknown owner be missing in metrics.
-const TALLY_PATIENCE: Duration = Duration::from_secs(5);
-
-/// Network namespaces whose folded failures are remembered.
-const MOST_FOLDED_SEEN: usize = 4096;
+/// Refused segments, by network namespace and why.
+pub type Refused = HashMap<(u32, Failure), u64>;
 
 /// What the aggregator has to ask.
 pub trait Host {
@@ -68,8 +67,8 @@ pub struct Aggregator {
     next_id: SubjectId,
     episodes: HashMap<SubjectKey, Episode>,
     folded: u64,
-    /// Refused segments of folded lines, by network namespace.
-    folded_seen: HashMap<(u32, Failure), u64>,
+    /// Refused segments of folded lines.
+    folded_refused: Refused,
     /// What metrics show, where there are any.
     tally: Option<Tally>,
 }
@@ -86,7 +85,7 @@ impl Aggregator {
             next_id: 0,
             episodes: HashMap::new(),
             folded: 0,
-            folded_seen: HashMap::new(),
+            folded_refused: Refused::new(),
             tally: None,
         }
     }
@@ -244,70 +243,6 @@ impl Aggregator {
         totals
     }
 
-    /// Keeps figures for metrics from here on: so many are told apart.
-    pub fn tally(&mut self, most_series: usize) {
-        self.tally = Some(Tally::new(most_series));
-    }
-
-    /// The failures the user asked for, by what metrics tell apart. Each figure only grows.
-    pub fn tallied(&mut self, now: BootTime) -> Vec<SeriesCount> {
-        self.hand_in(Some(now));
-        self.tally.as_ref().map(Tally::counts).unwrap_or_default()
-    }
-
-    /// How many episodes were opened, by why, where metrics are kept.
-    #[must_use]
-    pub fn opened(&self) -> Vec<(Failure, u64)> {
-        let opened = self.tally.iter().flat_map(|tally| &tally.opened);
-        opened.map(|(failure, count)| (*failure, *count)).collect()
-    }
-
-    /// The episodes that are open, without their causes.
-    #[must_use]
-    pub fn open_episodes(&self) -> Vec<OpenEpisode> {
-        self.episodes.values().map(Episode::to_open).collect()
-    }
-
-    /// Asks for other failures from here on. What was asked for so far stays in the metrics.
-    pub fn set_filter(&mut self, filter: Filter) {
-        self.hand_in(None);
-        self.settings.filter = filter;
-    }
-
-    /// Another time between two reports of an episode that lasts.
-    pub const fn set_interval(&mut self, interval: Duration) {
-        self.settings.interval = interval;
-    }
-
-    /// Has subjects hand over what they counted; with a time, only those whose owner is known as
-    /// well as can be.
-    fn hand_in(&mut self, now: Option<BootTime>) {
-        let Some(tally) = &mut self.tally else { return };
-        let filter = &self.settings.filter;
-        for subject in self.subjects.values_mut() {
-            let is_early = |now: BootTime| now.since(subject.first) < TALLY_PATIENCE;
-            let may_change = !subject.has_owners && now.is_some_and(is_early);
-            if !may_change && wants(filter, subject) {
-                tally.take(subject);
-            }
-        }
-    }
-
-    /// All failures of a kind in a network namespace, whoever asked for what.
-    #[must_use]
-    pub fn seen(&self, netns: u32, is_it: impl Fn(Failure) -> bool) -> u64 {
-        let there = |subject: &&Subject| {
-            let listener = subject.key.target.listener();
-            listener.is_some_and(|listener| listener.netns == Some(netns))
-        };
-        let subjects = self.subjects.values().filter(there);
-        let subjects = subjects.filter(|subject| is_it(subject.key.failure));
-        let folded = self.folded_seen.iter();
-        let folded = folded.filter(|((of, failure), _)| *of == netns && is_it(*failure));
-        let folded: u64 = folded.map(|(_, count)| *count).sum();
-        subjects.map(|subject| subject.total).sum::<u64>() + folded
-    }
-
     /// Whether an episode tells that a process has no descriptor left.
     #[must_use]
     pub fn is_exhausted(&self, process: ProcessId) -> bool {
@@ -357,7 +292,7 @@ impl Aggregator {
     }
 
     fn wants(&self, subject: &Subject) -> bool {
-        wants(&self.settings.filter, subject)
+        figures::wants(&self.settings.filter, subject)
     }
 
     fn advance_all(&mut self, now: BootTime, host: &impl Host) -> Vec<Report> {
@@ -436,29 +371,4 @@ impl Aggregator {
             }
         }
     }
-
-    /// Keeps of a line what its figures are needed for.
-    fn forget(&mut self, mut subject: Subject) {
-        self.ids.remove(&subject.key);
-        self.folded += subject.total;
-        if let Some(tally) = &mut self.tally
-            && wants(&self.settings.filter, &subject)
-        {
-            tally.take(&mut subject);
-        }
-        let failure = subject.key.failure;
-        let listener = subject.key.target.listener().filter(|_| failure.is_refusal());
-        if let Some(netns) = listener.and_then(|listener| listener.netns) {
-            let key = (netns, failure);
-            let has_room = self.folded_seen.len() < MOST_FOLDED_SEEN;
-            if has_room || self.folded_seen.contains_key(&key) {
-                *self.folded_seen.entry(key).or_default() += subject.total;
-            }
-        }
-    }
-}
-
-fn wants(filter: &Filter, subject: &Subject) -> bool {
-    let Subject { owners, key, .. } = subject;
-    filter.wants(owners, &key.target, key.failure)
 }

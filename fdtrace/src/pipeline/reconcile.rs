@@ -6,17 +6,30 @@ use crate::{
     model::{CounterPair, Failure, Reconciliation},
 };
 
+/// Why clients are refused.
+const REFUSALS: [Failure; 4] = [
+    Failure::AcceptQueueFull { syn_queue_full: false },
+    Failure::AcceptQueueFull { syn_queue_full: true },
+    Failure::SynQueueFull,
+    Failure::SynCookieSent,
+];
+
 /// Every network namespace where a counter moved, ours or the kernel's, and our own first.
 pub(super) fn reconcile(live: &Live, aggregator: &Aggregator) -> Vec<Reconciliation> {
     let mut namespaces = live.namespaces.borrow_mut();
     let own = namespaces.own();
     // Polled figures are upper bounds: there is nothing to compare.
     let counts = live.kernel.sees_packets();
+    let refused = aggregator.refused();
     let deltas = namespaces.deltas().into_iter();
     let mut all: Vec<_> = deltas
         .map(|delta| {
             let netns = delta.netns;
-            let seen = |is_it: fn(Failure) -> bool| counts.then(|| aggregator.seen(netns, is_it));
+            let seen = |is_it: fn(Failure) -> bool| {
+                let why = REFUSALS.iter().filter(|failure| is_it(**failure));
+                let here = why.filter_map(|failure| refused.get(&(netns, *failure)));
+                counts.then(|| here.sum::<u64>())
+            };
             // Under 2 the kernel counts every SYN as answered by a cookie.
             let moved = delta.req_q_full_do_cookies.unwrap_or(0) > 0;
             let always = moved && namespaces.facts(netns).tcp_syncookies == Some(2);

@@ -1,5 +1,7 @@
 //! One trace, from the start line to the summary.
 
+mod snapshot;
+
 use std::{
     collections::BTreeMap,
     path::{Path, PathBuf},
@@ -14,17 +16,17 @@ use super::{
     host::{Live, PROC, slot_count},
     investigate::{Found, Investigations},
     polled::Poller,
-    reconcile::{reconcile, sum},
+    reconcile::reconcile,
     watch::Watch,
 };
 use crate::{
     aggregate::{Aggregator, Settings},
     decode::{self, DecodeError},
-    enrich::{Namespaces, boot_time, own_usage, owners_now, read_clocks},
+    enrich::{Namespaces, boot_time, owners_now, read_clocks},
     kernel::{Kernel, Refused},
     model::{
-        BootTime, Event, FailureEvent, Filter, LostCount, LostKind, LostReport, ProbeReport,
-        Process, RefusedForm, Report, Snapshot, Started, Summary, WallClock,
+        BootTime, Event, FailureEvent, LostCount, LostKind, LostReport, ProbeReport, Process,
+        RefusedForm, Report, Started, Summary, WallClock,
     },
     output::Sink,
 };
@@ -304,47 +306,6 @@ impl Trace {
         let exhaustion = summary.totals.iter().any(|total| total.failure.is_exhaustion());
         self.write(sink, Report::Summary(summary))?;
         Ok(exhaustion)
-    }
-
-    /// How everything stands now, to the last failure.
-    pub(super) fn snapshot(&mut self, sink: &mut dyn Sink) -> Result<Snapshot, Stop> {
-        self.drain(sink)?;
-        if !self.aggregator.is_idle() {
-            self.take_counts(sink)?;
-        }
-        let now = boot_time();
-        let mut episodes = self.aggregator.open_episodes();
-        for episode in &mut episodes {
-            episode.cause = self.investigations.cause_of(episode);
-        }
-        let kernel = &self.host.kernel;
-        let programs = kernel.is_measured().then(|| kernel.costs());
-        Ok(Snapshot {
-            started: self.clock.date(self.started),
-            version: env!("CARGO_PKG_VERSION"),
-            failures: self.aggregator.tallied(now),
-            episodes,
-            opened: self.aggregator.opened(),
-            close: self.watch.close(&mut self.host),
-            lost: self.losses(),
-            undecoded: self.undecoded,
-            kernel: sum(&self.host, &self.aggregator),
-            probes: self.probes(),
-            programs,
-            own: own_usage(Path::new(PROC)),
-        })
-    }
-
-    /// Keeps figures for [`Self::snapshot`].
-    pub(super) fn tally(&mut self, most_series: usize) {
-        self.aggregator.tally(most_series);
-    }
-
-    /// Reports other failures, or at another pace, from here on.
-    pub(super) fn change(&mut self, filter: Filter, interval: Duration) {
-        self.aggregator.set_filter(filter.clone());
-        self.aggregator.set_interval(interval);
-        self.watch.set_filter(filter, &mut self.host);
     }
 
     /// Keys whose every record met a full ring buffer.

@@ -11,7 +11,8 @@ const STAGES: [&str; 6] = ["kernel", "decode", "enrich", "aggregate", "diagnose"
 const WIRING: [&str; 9] =
     ["pipeline", "listeners", "doctor", "explain", "audit", "daemon", "main", "lib", "cli"];
 /// Packages that only one module may name: its prefix, and the module.
-const RESERVED: [(&str, &str); 3] = [("aya", "kernel"), ("clap", "cli"), ("serde", "output")];
+const RESERVED: [(&str, &str); 4] =
+    [("aya", "kernel"), ("clap", "cli"), ("serde", "output"), ("prometheus", "output")];
 /// But configuration files of others are JSON too: what is read is no format of ours. And our own
 /// is read where the command line is.
 const ALSO: [(&str, &str); 2] = [("serde_json", "enrich"), ("serde", "cli")];

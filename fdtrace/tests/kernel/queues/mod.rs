@@ -8,6 +8,7 @@ mod device;
 mod diagnosed;
 mod final_ack;
 mod flood;
+mod metrics;
 mod network;
 mod owners;
 mod polled;
@@ -28,4 +29,5 @@ pub(crate) const TESTS: &[&[Test]] = &[
     polled::TESTS,
     flood::TESTS,
     diagnosed::TESTS,
+    metrics::TESTS,
 ];

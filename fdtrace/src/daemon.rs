@@ -85,6 +85,7 @@ fn trace(settings: &DaemonSettings, config: DaemonConfig) -> pipeline::Config {
         },
         filter: trace.filter,
         interval: trace.interval,
+        packets_rest: trace.packets_rest,
         thresholds: trace.warn_at,
         duration: None,
         // A reader that goes away is an output that fails, and no reason to end.

@@ -52,7 +52,7 @@ fn report(settings: &ListenersSettings, at: BootTime) -> anyhow::Result<Listener
     let Survey { mut listeners, namespaces, own_netns, unseen, sees_all, .. } = survey;
     listeners.retain(|listener| settings.unix || is_inet(listener) || !listener.risks().is_empty());
     tell(sees_all, &listeners);
-    listeners.retain(|listener| settings.filter.wants_owners(&listener.owners));
+    listeners.retain(|listener| settings.filter.owners.wants_any(&listener.owners));
     listeners.sort_by_cached_key(|listener| {
         let worst = listener.risks().first().copied();
         let on = &listener.socket.listener;

@@ -72,6 +72,7 @@ fn trace(settings: TraceSettings) -> anyhow::Result<ExitCode> {
         filter: settings.filter,
         interval: settings.interval,
         thresholds: settings.warn_at,
+        packets_rest: settings.packets_rest,
         duration: settings.duration,
         output: io::stdout().as_fd().try_clone_to_owned().ok(),
     };

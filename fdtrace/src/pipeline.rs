@@ -7,6 +7,7 @@ mod attend;
 mod follow;
 mod host;
 mod investigate;
+mod on_demand;
 mod polled;
 mod reconcile;
 mod tick;
@@ -45,6 +46,9 @@ pub struct Config {
     pub interval: Duration,
     /// At which shares of a limit to warn.
     pub thresholds: Thresholds,
+    /// After how long a time without anything to see the packet program is detached until there may
+    /// be something; `None` is never.
+    pub packets_rest: Option<Duration>,
     /// When to stop by itself.
     pub duration: Option<Duration>,
     /// The descriptor reports are written to, where its reader can go away: a run with nothing to

@@ -3,12 +3,16 @@
 //! meets all alike; ratios are of one turn. docs/overhead.md is written by it.
 
 pub(crate) mod attachment;
+mod bpf;
 pub(crate) mod empty;
+pub(crate) mod guest;
 mod idle;
 mod peers;
+mod programs;
 mod report;
 mod sample;
 mod statistics;
+pub(crate) mod vm;
 pub(crate) mod work;
 mod wrk;
 
@@ -25,8 +29,7 @@ use crate::{
     repo,
 };
 use attachment::{Attachment, build_fdtrace};
-use peers::PEERS;
-use report::Report;
+use report::{Report, machines};
 use sample::Bench;
 use work::Work;
 
@@ -63,8 +66,8 @@ enum Part {
     Alone,
 }
 
-/// The workloads that other tools run beside, too: they take their time.
-const WITH_PEERS: [Work; 3] = [Work::Getppid, Work::Accept, Work::Refused];
+/// Those in which packets come.
+const WITH_PACKETS: [Work; 4] = [Work::Accept, Work::Traffic, Work::Connections, Work::Flood];
 const COMPARED: [Work; 7] = [
     Work::Getppid,
     Work::Accept,
@@ -95,12 +98,16 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         let mut attachments = vec![Attachment::Nothing, Attachment::Empty, Attachment::Fdtrace];
         attachments
             .retain(|attachment| !without(Part::Empty) || !matches!(attachment, Attachment::Empty));
-        if WITH_PEERS.contains(&work) && !without(Part::Peers) {
-            attachments.extend(PEERS.iter().filter(|peer| peer.is_here()).map(Attachment::Peer));
+        if WITH_PACKETS.contains(&work) {
+            attachments.push(Attachment::FdtraceAlways);
+        }
+        if !without(Part::Peers) {
+            let peers = peers::beside(work).iter().filter(|peer| peer.is_here());
+            attachments.extend(peers.map(Attachment::Peer));
         }
         report.add_work(bench.compare(work, &attachments)?);
     }
-    report.missing = PEERS.iter().filter(|peer| !peer.is_here()).map(|peer| peer.name).collect();
+    report.missing = peers::all().filter(|peer| !peer.is_here()).map(|peer| peer.name).collect();
     if !without(Part::Alone) {
         heading("fdtrace alone");
         report.nginx = wrk::run(&bench)?;
@@ -116,7 +123,14 @@ fn save(report: &Report, write_docs: bool) -> Result<()> {
     let json = directory.join("overhead.json");
     write(&json, &format!("{}\n", serde_json::to_string_pretty(report)?))?;
     if write_docs {
-        write(&repo::root().join("docs/overhead.md"), &report.markdown())?;
+        let path = repo::root().join("docs/overhead.md");
+        let mut page = report.markdown();
+        // What `bench-vm` wrote stays.
+        let before = fs::read_to_string(&path).unwrap_or_default();
+        if let Some(section) = machines::kept(&before) {
+            page = machines::put(&page, section);
+        }
+        write(&path, &page)?;
     }
     Ok(())
 }

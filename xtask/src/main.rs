@@ -42,10 +42,14 @@ enum Verb {
     Test(test::Args),
     /// Measure what fdtrace costs, beside other tools (root, an idle machine)
     Bench(bench::Args),
+    /// Count what its programs do in the forms that need Debian's kernels, in virtual machines
+    BenchVm(bench::vm::Args),
     #[command(hide = true)]
     BenchWork(bench::work::Args),
     #[command(hide = true)]
     BenchEmpty,
+    #[command(hide = true)]
+    BenchGuest(bench::guest::Args),
 }
 
 fn main() -> ExitCode {
@@ -66,6 +70,8 @@ fn run(verb: Verb) -> Result<()> {
         Verb::Test(args) => test::run(&args),
         Verb::Bench(args) => bench::run(&args),
         Verb::BenchWork(args) => bench::work::run(&args),
+        Verb::BenchVm(args) => bench::vm::run(&args),
+        Verb::BenchGuest(args) => bench::guest::run(&args),
         Verb::BenchEmpty => bench::empty::run(),
     }
 }

@@ -3,7 +3,7 @@
 
 pub(crate) mod arch;
 mod build;
-mod console;
+pub(crate) mod console;
 mod cpio;
 pub(crate) mod cross;
 pub(crate) mod environment;
@@ -57,7 +57,7 @@ pub(crate) struct Args {
 }
 
 /// What `--kernel` may be.
-fn kernels() -> PossibleValuesParser {
+pub(crate) fn kernels() -> PossibleValuesParser {
     SERIES.iter().map(|series| series.name).chain(["all"]).collect::<Vec<_>>().into()
 }
 
@@ -94,6 +94,8 @@ pub(crate) struct Boot<'a> {
 pub(crate) struct Outcome {
     pub(crate) exit_code: i32,
     pub(crate) counts: Counts,
+    /// What the task told us, by lines that begin with [`console::RESULT`].
+    pub(crate) results: Vec<String>,
 }
 
 pub(crate) fn run(args: &Args) -> Result<()> {

@@ -14,8 +14,8 @@ use super::{
     tally::Tally,
 };
 use crate::model::{
-    Backlog, BootTime, EpisodeReport, Errno, Failure, FailureEvent, FdLimits, FdUsage, Filter,
-    Phase, Process, ProcessId, Report, SystemLimits, Total,
+    Backlog, BootTime, EpisodeReport, Errno, Failure, FailureEvent, FdLimits, FdUsage, Figures,
+    Filter, Phase, Process, ProcessId, Report, SystemLimits, Total,
 };
 
 /// The most lines the totals have. The oldest that are over are folded into one number.
@@ -45,6 +45,15 @@ pub trait Host {
     fn forget_clients(&self, slot: u32);
     /// Where the accept queue's limit of a socket comes from.
     fn backlog(&self, inode: u64, netns: Option<u32>) -> Option<Backlog>;
+}
+
+/// Clients that a socket refused, as programs have counted them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counted {
+    /// Because its accept queue was full.
+    pub overflows: u64,
+    /// Because its SYN queue was.
+    pub syn_drops: u64,
 }
 
 /// What the user chose.
@@ -125,17 +134,17 @@ impl Aggregator {
         report
     }
 
-    /// Takes failures that no slot counts, because they were polled: `new` at most.
-    pub fn polled(
+    /// Takes failures that no slot counts: no program saw them, and the kernel's counters tell.
+    pub fn unseen(
         &mut self,
         now: BootTime,
         event: &FailureEvent,
-        new: u64,
+        (new, figures): (u64, Figures),
         host: &impl Host,
         owners: impl FnOnce(&FailureEvent) -> Vec<Process>,
     ) -> Option<Report> {
         let id = self.subject(event, owners);
-        self.subjects.get_mut(&id)?.add(new, event.at);
+        self.subjects.get_mut(&id)?.add_unseen(new, event.at, figures);
         let report = self.hand_over(now, id, host);
         self.fold();
         report
@@ -243,6 +252,21 @@ impl Aggregator {
         totals
     }
 
+    /// What programs have counted of each socket's refused clients, as the kernel side has it now.
+    #[must_use]
+    pub fn counted(&self, host: &impl Host) -> HashMap<u64, Counted> {
+        let mut all: HashMap<u64, Counted> = HashMap::new();
+        for (slot, inode, failure) in self.slots.refusing() {
+            let of = all.entry(inode).or_default();
+            match failure {
+                Failure::AcceptQueueFull { .. } => of.overflows += host.count(slot).total,
+                Failure::SynQueueFull => of.syn_drops += host.count(slot).total,
+                Failure::SynCookieSent | Failure::Errno(_) => {}
+            }
+        }
+        all
+    }
+
     /// Whether an episode tells that a process has no descriptor left.
     #[must_use]
     pub fn is_exhausted(&self, process: ProcessId) -> bool {
@@ -347,7 +371,7 @@ impl Aggregator {
         }
         let filter = &self.settings.filter;
         if !filter.is_live(*door, *failure) || !filter.wants(&subject.owners, target, *failure) {
-            subject.waiting = 0;
+            (subject.waiting, subject.waiting_unseen) = (0, 0);
             return None;
         }
         let mut episode = Episode::open(subject, now, host);

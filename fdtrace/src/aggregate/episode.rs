@@ -11,7 +11,8 @@ use super::{
 };
 use crate::model::{
     AcceptQueue, Backlog, BootTime, Ceiling, EpisodeReport, Errno, Failure, FailureSample,
-    FdLimits, FdUsage, FileHandles, Met, OpenEpisode, Outcome, Phase, Process, Refused, Target,
+    FdLimits, FdUsage, Figures, FileHandles, Met, OpenEpisode, Outcome, Phase, Process, Refused,
+    Target,
 };
 
 /// An episode of failed calls ends after so long without one: twice the longest pause after EMFILE
@@ -48,6 +49,9 @@ pub(super) struct Episode {
     /// answered by cookies.
     refused: u64,
     refusing: BTreeSet<u32>,
+    /// Of the refused segments those whose clients nobody saw.
+    unseen: u64,
+    figures: Figures,
     /// The count over time.
     failures: VecDeque<FailureSample>,
 }
@@ -74,6 +78,8 @@ impl Episode {
             handles: None,
             refused: 0,
             refusing: BTreeSet::new(),
+            unseen: 0,
+            figures: Figures::Exact,
             failures: VecDeque::new(),
         };
         this.take(subject);
@@ -130,7 +136,7 @@ impl Episode {
         self.limits = subject.limits.or(self.limits);
         self.met = subject.met.or(self.met);
         if self.key.failure.is_refusal() {
-            self.refusing.extend(&subject.slots);
+            self.take_clients(subject);
             // A SYN answered by a cookie is not refused.
             self.refused += if self.key.failure.is_exhaustion() { new } else { 0 };
         }
@@ -155,8 +161,22 @@ impl Episode {
     /// why they were refused.
     pub(super) fn take_refused(&mut self, subject: &mut Subject) {
         self.refused += std::mem::take(&mut subject.waiting);
-        self.refusing.extend(&subject.slots);
+        self.take_clients(subject);
         self.queue = subject.queue.or(self.queue);
+    }
+
+    fn take_clients(&mut self, subject: &mut Subject) {
+        self.refusing.extend(&subject.slots);
+        self.unseen += std::mem::take(&mut subject.waiting_unseen);
+        self.figures = self.figures.max(subject.figures);
+    }
+
+    /// How many distinct clients were refused. A client that nobody saw tries again after a second
+    /// (net/ipv4/tcp_timer.c, v6.18), and is seen then: once most attempts are by clients that were
+    /// seen, those are about all.
+    fn refused_clients(&self, slots: &[u32], host: &impl Host) -> Option<u64> {
+        let are_seen = !slots.is_empty() && self.unseen <= self.refused / 2;
+        are_seen.then(|| host.refused_clients(slots)).flatten()
     }
 
     /// Whether clients of that listener are refused because of this episode.
@@ -220,12 +240,10 @@ impl Episode {
         let new = self.count - self.reported_count;
         let period = now.since(self.reported_at);
         let slots: Vec<_> = self.refusing.iter().copied().collect();
-        // Polled refusals have no slots, and nobody saw their clients.
-        let is_polled = slots.is_empty();
         let refused = (self.refused > 0).then(|| Refused {
             attempts: self.refused,
-            connections: if is_polled { None } else { host.refused_clients(&slots) },
-            is_polled,
+            connections: self.refused_clients(&slots, host),
+            figures: self.figures,
         });
         let is_about_syns =
             matches!(self.key.failure, Failure::SynQueueFull | Failure::SynCookieSent);

@@ -12,6 +12,6 @@ mod tally;
 mod tests;
 mod warnings;
 
-pub use aggregator::{Aggregator, Host, Refused, Settings};
+pub use aggregator::{Aggregator, Counted, Host, Refused, Settings};
 pub use slots::SlotCount;
 pub use warnings::{Sample, Warnings, Watched};

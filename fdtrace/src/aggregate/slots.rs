@@ -61,6 +61,12 @@ impl Slots {
         self.slots.keys().copied().collect()
     }
 
+    /// The slots that count refused clients, each with its socket and why it refused them.
+    pub(super) fn refusing(&self) -> impl Iterator<Item = (u32, u64, Failure)> {
+        let slots = self.slots.iter().filter(|(_, slot)| slot.key.failure.is_refusal());
+        slots.map(|(number, slot)| (*number, slot.key.inode, slot.key.failure))
+    }
+
     /// Notes that a slot counts failures like this one.
     pub(super) fn note(&mut self, event: &FailureEvent, subject: SubjectId) {
         let FailureEvent { key, caller, door, failure, at, .. } = event;

@@ -3,8 +3,8 @@
 use std::collections::BTreeSet;
 
 use crate::model::{
-    AcceptQueue, BootTime, Door, Failure, FailureEvent, FdLimits, Met, Process, ProcessId, Target,
-    Total,
+    AcceptQueue, BootTime, Door, Failure, FailureEvent, FdLimits, Figures, Met, Process, ProcessId,
+    Target, Total,
 };
 
 /// Number of a subject.
@@ -66,6 +66,10 @@ pub(super) struct Subject {
     pub(super) met: Option<Met>,
     /// Failures that no episode has taken yet.
     pub(super) waiting: u64,
+    /// Those of them that no slot counted, so that nobody saw their clients.
+    pub(super) waiting_unseen: u64,
+    /// What the total is.
+    pub(super) figures: Figures,
     /// Those of `total` that metrics have.
     pub(super) tallied: u64,
 }
@@ -86,6 +90,8 @@ impl Subject {
             limits: event.limits,
             met: event.met,
             waiting: 0,
+            waiting_unseen: 0,
+            figures: Figures::Exact,
             tallied: 0,
         }
     }
@@ -105,6 +111,13 @@ impl Subject {
         self.total += new;
         self.waiting += new;
         self.last = self.last.max(last);
+    }
+
+    /// Adds failures that no slot counted.
+    pub(super) fn add_unseen(&mut self, new: u64, last: BootTime, figures: Figures) {
+        self.add(new, last);
+        self.waiting_unseen += new;
+        self.figures = self.figures.max(figures);
     }
 
     pub(super) fn to_total(&self) -> Total {

@@ -9,9 +9,10 @@ use std::{
 
 use super::*;
 use crate::model::{
-    AcceptQueue, Backlog, BootTime, Caller, Comm, Door, EpisodeReport, Errno, Failure,
-    FailureEvent, FdLimits, FdUsage, Filter, KeyId, Limit, Listener, ListenerAddress, Outcome,
-    Phase, Pid, Process, ProcessId, Report, SystemLimits, Target, Tid,
+    AcceptQueue, Backlog, BootTime, Caller, Comm, Container, ContainerQuery, Door, EpisodeReport,
+    Errno, Failure, FailureEvent, FdLimits, FdUsage, Filter, KeyId, Limit, Listener,
+    ListenerAddress, Outcome, Phase, Pid, Process, ProcessFilter, ProcessId, Report, SystemLimits,
+    Target, Tid,
 };
 
 mod tally;
@@ -109,14 +110,7 @@ fn event(slot: u32, inode: u64, seconds: f64) -> FailureEvent {
 }
 
 fn process(caller: &Caller) -> Process {
-    Process {
-        id: caller.process,
-        comm: caller.comm.clone(),
-        exe: None,
-        cmdline: None,
-        unit: None,
-        container: None,
-    }
+    Process::unread(caller.process, caller.comm.clone())
 }
 
 fn owners(event: &FailureEvent) -> Vec<Process> {
@@ -362,6 +356,22 @@ fn an_overflow_waits_for_its_owner_and_is_one_episode_at_both_doors() {
     let refused = aggregator.refused();
     assert!(refused.keys().all(|(netns, _)| *netns == 1), "{refused:?}");
     assert_eq!(refused.values().sum::<u64>(), 32);
+}
+
+#[test]
+fn an_overflow_is_filtered_by_an_owner_who_is_found_later() {
+    let host = FakeHost::new();
+    let containers = vec![ContainerQuery::Id("4f1c".to_owned())];
+    let processes = ProcessFilter { containers, ..ProcessFilter::default() };
+    for (id, wanted) in [("4f1c0d6f", true), ("0d6f4f1c", false)] {
+        let mut aggregator =
+            aggregator(Filter { processes: processes.clone(), ..Filter::default() });
+        assert_eq!(record(&mut aggregator, &host, &refusal(0, Door::Syn, 10.0), 3), None);
+        let container = Some(Container { id: id.to_owned(), engine: None });
+        let owner = Process { container, ..process(&caller(7, 1.0)) };
+        let opened = aggregator.set_owners(at(10.2), 5, &[owner], &host);
+        assert_eq!((opened.len(), aggregator.totals().len()), (wanted.into(), wanted.into()));
+    }
 }
 
 #[test]

@@ -82,8 +82,8 @@ pub struct ListenersSettings {
 impl From<ListenersArgs> for ListenersSettings {
     fn from(args: ListenersArgs) -> Self {
         let ListenersArgs { which, unix, json, colour, fail_on_exhaustion, verbose } = args;
-        let Which { pid, port, comm } = which;
-        let filter = ListenerFilter { pids: pid, ports: port, comms: comm };
+        let (owners, ports) = which.filters();
+        let filter = ListenerFilter { owners, ports };
         Self { filter, unix, json, colour, fail_on_exhaustion, verbose }
     }
 }

@@ -169,6 +169,17 @@ struct TraceArgs {
     #[arg(help_heading = "Kernel")]
     form: Vec<FormRequest>,
 
+    /// Where each packet has to be looked at to see refused clients: while a listener may refuse
+    /// some (auto), or always
+    #[arg(long, value_name = "auto|always", value_enum, default_value = "auto")]
+    #[arg(hide_possible_values = true, help_heading = "Kernel")]
+    packets: settings::PacketUse,
+
+    /// After how long a quiet time packets are not looked at any more
+    #[arg(long, value_name = "TIME", hide = true, default_value = "10s")]
+    #[arg(value_parser = value::duration)]
+    packets_rest: Duration,
+
     /// How many processes, listeners and errnos can be told apart at once
     #[arg(long, value_name = "N", hide = true, default_value_t = fdtrace_common::DEFAULT_SLOTS)]
     #[arg(value_parser = clap::value_parser!(u32).range(1..=65536))]

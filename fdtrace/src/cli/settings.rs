@@ -6,7 +6,6 @@ use clap::ValueEnum;
 
 use super::{
     AuditSettings, DaemonSettings, DoctorSettings, ExplainSettings, ListenersSettings, TraceArgs,
-    which::Which,
 };
 use crate::{
     kernel::Request,
@@ -51,6 +50,8 @@ pub struct TraceSettings {
     pub fail_on_exhaustion: bool,
     /// What to observe, and how.
     pub request: Request,
+    /// After how long a quiet time packets are not looked at; `None` is never.
+    pub packets_rest: Option<Duration>,
     /// BTF of the running kernel.
     pub btf: PathBuf,
     /// How many keys the kernel side can count at once; 1 to 65536.
@@ -79,9 +80,11 @@ impl From<TraceArgs> for TraceSettings {
             max_keys,
             ring_bytes,
             buffer,
+            packets,
+            packets_rest,
         } = args;
-        let Which { pid, port, comm } = which;
-        let filter = Filter { pids: pid, ports: port, comms: comm, errnos: errno };
+        let (processes, ports) = which.filters();
+        let filter = Filter { processes, ports, errnos: errno };
         Self {
             filter,
             warn_at,
@@ -91,12 +94,22 @@ impl From<TraceArgs> for TraceSettings {
             colour,
             fail_on_exhaustion,
             request: Request { forms: form, fds, buffer },
+            packets_rest: (packets == PacketUse::Auto).then_some(packets_rest),
             btf,
             max_keys,
             ring_bytes,
             verbose,
         }
     }
+}
+
+/// When packets are looked at, where each has to be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(super) enum PacketUse {
+    /// While a listener may refuse clients
+    Auto,
+    /// From the start to the end
+    Always,
 }
 
 /// When text has colour.

@@ -5,7 +5,7 @@ use std::ffi::OsStr;
 use clap::{CommandFactory as _, error::ErrorKind};
 
 use super::*;
-use crate::model::{Comm, Pid};
+use crate::model::{Comm, ContainerQuery, Engine, Pid, ProcessFilter};
 use crate::{
     kernel::{Buffer, FormChoice, Request},
     model::{Filter, Level, ListenerFilter, ListenerQuery, Subject, UnixName},
@@ -68,6 +68,7 @@ fn defaults() {
         colour: ColourChoice::Auto,
         fail_on_exhaustion: false,
         request: Request::default(),
+        packets_rest: Some(Duration::from_secs(10)),
         btf: PathBuf::from("/sys/kernel/btf/vmlinux"),
         max_keys: fdtrace_common::DEFAULT_SLOTS,
         ring_bytes: fdtrace_common::DEFAULT_RING_BYTES,
@@ -75,6 +76,20 @@ fn defaults() {
     };
     assert_eq!(settings(&[]), expected);
     assert_eq!(settings(&["trace"]), expected);
+}
+
+/// Those that the tests of all flags name.
+fn processes(pids: &[u32]) -> ProcessFilter {
+    ProcessFilter {
+        pids: pids.iter().copied().map(Pid).collect(),
+        comms: vec![Comm::from_bytes(b"nginx"), Comm::from_bytes(b"tmux: server")],
+        units: vec!["nginx.service".to_owned(), "session-3.scope".to_owned()],
+        containers: vec![
+            ContainerQuery::Id("4f1c0d".to_owned()),
+            ContainerQuery::Name(Engine::Lxc, "web".to_owned()),
+        ],
+        pods: vec!["web-0".to_owned()],
+    }
 }
 
 #[test]
@@ -85,6 +100,9 @@ fn every_flag_with_and_without_the_command() {
         "3",
         "--port=80,443",
         "--comm=nginx,tmux: server",
+        "--unit=nginx,session-3.scope",
+        "--container=4F1C0d,lxc:web",
+        "--pod=web-0",
         "--errno",
         "emfile,23",
         "--warn-at=90,70",
@@ -97,13 +115,13 @@ fn every_flag_with_and_without_the_command() {
         "--max-keys=64",
         "--ring-bytes=4096",
         "--buffer=perf",
+        "--packets=always",
         "-vv",
     ];
     let expected = TraceSettings {
         filter: Filter {
-            pids: vec![Pid(1), Pid(2), Pid(3)],
+            processes: processes(&[1, 2, 3]),
             ports: vec![80, 443],
-            comms: vec![Comm::from_bytes(b"nginx"), Comm::from_bytes(b"tmux: server")],
             errnos: vec![Errno::EMFILE, Errno::ENFILE],
         },
         warn_at: Thresholds::new(vec![70, 90]).unwrap(),
@@ -113,6 +131,7 @@ fn every_flag_with_and_without_the_command() {
         colour: ColourChoice::Always,
         fail_on_exhaustion: true,
         request: Request { buffer: Some(Buffer::Perf), ..Request::default() },
+        packets_rest: None,
         btf: PathBuf::from("/tmp/btf"),
         max_keys: 64,
         ring_bytes: 4096,
@@ -121,7 +140,7 @@ fn every_flag_with_and_without_the_command() {
     assert_eq!(settings(&flags), expected);
     assert_eq!(settings(&[&["trace"][..], &flags].concat()), expected);
     assert_eq!(settings(&["--colour", "never"]).colour, ColourChoice::Never);
-    assert_eq!(settings(&["--comm", "123456789012345"]).filter.comms.len(), 1);
+    assert_eq!(settings(&["--comm", "123456789012345"]).filter.processes.comms.len(), 1);
 }
 
 #[test]
@@ -150,6 +169,9 @@ fn every_flag_of_listeners() {
         "--port",
         "443",
         "--comm=nginx,tmux: server",
+        "--unit=nginx,session-3.scope",
+        "--container=4F1C0d,lxc:web",
+        "--pod=web-0",
         "--unix",
         "--json",
         "--color=never",
@@ -157,11 +179,7 @@ fn every_flag_of_listeners() {
         "-v",
     ];
     let expected = ListenersSettings {
-        filter: ListenerFilter {
-            pids: vec![Pid(1), Pid(2)],
-            ports: vec![80, 443],
-            comms: vec![Comm::from_bytes(b"nginx"), Comm::from_bytes(b"tmux: server")],
-        },
+        filter: ListenerFilter { owners: processes(&[1, 2]), ports: vec![80, 443] },
         unix: true,
         json: true,
         colour: ColourChoice::Never,
@@ -316,6 +334,22 @@ fn filters_that_would_match_nothing_are_refused() {
     );
     // Cut between characters.
     refused(&["--comm", "日本日本日本"], "try '日本日本日'");
+    for text in ["", "a b", "nginx,", "ngînx"] {
+        refused(&["--unit", text], "give the name of a systemd service or scope");
+    }
+    refused(&["--unit", "user-1000.slice"], "a slice has no processes; give a service or a scope");
+    refused(&["--unit", &"a".repeat(250)], "no unit has a name of more than 255 bytes");
+    let units = |text| settings(&["--unit", text]).filter.processes.units;
+    assert_eq!(units("php8.2-fpm"), ["php8.2-fpm.service"]);
+    assert_eq!(units(r"pg@15\x2dmain.service"), [r"pg@15\x2dmain.service"]);
+    let long = "0".repeat(65);
+    for text in ["", "4f1", "web", "docker:web", "4f1c,", &long] {
+        refused(&["--container", text], "give an id or its first digits, 4 to 64 of 0-9 and a-f");
+    }
+    refused(&["--container", "lxc:"], "give the container's name after the colon");
+    for text in ["", "default/web-0", "Web", "web-0,"] {
+        refused(&["--pod", text], "give the UID or the name of a pod, without its namespace");
+    }
     for text in ["", "0", "4096", "EWHAT", "EMFILE,"] {
         refused(&["--errno", text], "give a number from 1 to 4095 or one of EPERM, ");
     }

@@ -6,7 +6,9 @@ use std::{net::IpAddr, time::Duration};
 
 use crate::{
     kernel::{Buffer, FormChoice, FormRequest, probe_names},
-    model::{Comm, Errno, ListenerQuery, Pid, Subject, Thresholds, UnixName},
+    model::{
+        Comm, ContainerQuery, Engine, Errno, ListenerQuery, Pid, Subject, Thresholds, UnixName,
+    },
 };
 
 /// Shorter ones would report faster than the kernel side tells (`DEFAULT_RECORD_INTERVAL_NS`).
@@ -88,6 +90,74 @@ pub(super) fn subject(text: &str) -> Result<Subject, String> {
         (_, Ok(_)) => Err("write an IPv6 address and its port as [ADDRESS]:PORT".to_owned()),
         (_, Err(_)) => Ok(Subject::Name(text.to_owned())),
     }
+}
+
+/// What a systemd unit's name is made of (systemd's `VALID_CHARS_WITH_AT`).
+const UNIT_PUNCTUATION: &[u8] = b"@:-_.\\";
+/// Longest name of a unit (systemd's `UNIT_NAME_MAX`).
+const MOST_UNIT: usize = 255;
+/// Units that have no processes of their own.
+const WITHOUT_PROCESSES: [&str; 9] =
+    ["slice", "socket", "timer", "target", "mount", "automount", "swap", "path", "device"];
+
+/// `nginx`, `nginx.service`, `session-3.scope`
+pub(super) fn unit(text: &str) -> Result<String, String> {
+    let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || UNIT_PUNCTUATION.contains(&byte);
+    if text.is_empty() || !text.bytes().all(is_plain) {
+        return Err(
+            "give the name of a systemd service or scope, as `systemctl` shows it".to_owned()
+        );
+    }
+    let kind = text.rsplit_once('.').map(|(_, kind)| kind);
+    let name = match kind {
+        Some("service" | "scope") => text.to_owned(),
+        Some(kind) if WITHOUT_PROCESSES.contains(&kind) => {
+            return Err(format!("a {kind} has no processes; give a service or a scope"));
+        }
+        _ => format!("{text}.service"),
+    };
+    if name.len() > MOST_UNIT {
+        return Err(format!("no unit has a name of more than {MOST_UNIT} bytes"));
+    }
+    Ok(name)
+}
+
+/// Digits of an id that tell containers of one host apart.
+const LEAST_ID: usize = 4;
+const MOST_ID: usize = 64;
+
+/// `4f1c0d6f2f5a`, `lxc:web`, `nspawn:web`
+pub(super) fn container(text: &str) -> Result<ContainerQuery, String> {
+    let named = match text.split_once(':') {
+        Some(("lxc", name)) => Some((Engine::Lxc, name)),
+        Some(("nspawn", name)) => Some((Engine::Nspawn, name)),
+        _ => None,
+    };
+    match named {
+        Some((engine, name)) if !name.is_empty() => {
+            return Ok(ContainerQuery::Name(engine, name.to_owned()));
+        }
+        Some(_) => return Err("give the container's name after the colon".to_owned()),
+        None => {}
+    }
+    let is_id = (LEAST_ID..=MOST_ID).contains(&text.len())
+        && text.bytes().all(|byte| byte.is_ascii_hexdigit());
+    if !is_id {
+        return Err(format!(
+            "give an id or its first digits, {LEAST_ID} to {MOST_ID} of 0-9 and a-f, as `docker ps` or \
+             `crictl ps` show it (a name is not in a cgroup); or lxc:NAME, nspawn:NAME"
+        ));
+    }
+    Ok(ContainerQuery::Id(text.to_ascii_lowercase()))
+}
+
+/// A UID or a name.
+pub(super) fn pod(text: &str) -> Result<String, String> {
+    let is_plain = |byte: u8| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.');
+    if text.is_empty() || !text.bytes().all(is_plain) {
+        return Err("give the UID or the name of a pod, without its namespace".to_owned());
+    }
+    Ok(text.to_owned())
 }
 
 /// `80,95` or `off`

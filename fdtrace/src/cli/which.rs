@@ -3,7 +3,7 @@
 use clap::Args;
 
 use super::value;
-use crate::model::{Comm, Pid};
+use crate::model::{Comm, ContainerQuery, Pid, ProcessFilter};
 
 /// Which processes and listeners.
 #[derive(Debug, Args)]
@@ -19,4 +19,26 @@ pub(super) struct Which {
     /// Only processes of these names: the whole short name, as `ps -o comm` shows it
     #[arg(long, value_name = "NAME", value_delimiter = ',', value_parser = value::comm)]
     pub(super) comm: Vec<Comm>,
+
+    /// Only processes of these systemd units; `nginx` is nginx.service
+    #[arg(long, value_name = "UNIT", value_delimiter = ',', value_parser = value::unit)]
+    pub(super) unit: Vec<String>,
+
+    /// Only processes in these containers: an id, or its first digits; lxc:NAME, nspawn:NAME
+    #[arg(long, value_name = "ID", value_delimiter = ',', value_parser = value::container)]
+    pub(super) container: Vec<ContainerQuery>,
+
+    /// Only processes in these pods, by UID or name
+    #[arg(long, value_name = "POD", value_delimiter = ',', value_parser = value::pod)]
+    pub(super) pod: Vec<String>,
+}
+
+impl Which {
+    /// The same as filters: of processes, and of ports.
+    pub(super) fn filters(self) -> (ProcessFilter, Vec<u16>) {
+        let Self { pid, port, comm, unit, container, pod } = self;
+        let processes =
+            ProcessFilter { pids: pid, comms: comm, units: unit, containers: container, pods: pod };
+        (processes, port)
+    }
 }

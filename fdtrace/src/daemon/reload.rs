@@ -61,10 +61,12 @@ fn keep_what_stays(old: &DaemonConfig, new: &mut DaemonConfig) -> Vec<&'static s
     let (trace, metrics) = (&mut new.trace, &mut new.metrics);
     keep("trace.fds", trace.fds != old.trace.fds);
     keep("trace.warn_at", trace.warn_at != old.trace.warn_at);
+    keep("trace.packets", trace.packets_rest != old.trace.packets_rest);
     keep("metrics.listen", metrics.listen != old.metrics.listen);
     keep("metrics.socket", metrics.socket != old.metrics.socket);
     keep("metrics.max_series", metrics.max_series != old.metrics.max_series);
     trace.fds = old.trace.fds;
+    trace.packets_rest = old.trace.packets_rest;
     trace.warn_at.clone_from(&old.trace.warn_at);
     metrics.clone_from(&old.metrics);
     changed

@@ -128,14 +128,8 @@ pub(super) fn commands(diagnosis: &Diagnosis) -> Vec<&str> {
 
 /// A process that listens, as an output shows it.
 pub(super) fn server(pid: u32, comm: &str) -> Process {
-    Process {
-        id: ProcessId { pid: Pid(pid), started: BootTime::default() },
-        comm: Comm::from_bytes(comm.as_bytes()),
-        exe: None,
-        cmdline: None,
-        unit: None,
-        container: None,
-    }
+    let id = ProcessId { pid: Pid(pid), started: BootTime::default() };
+    Process::unread(id, Comm::from_bytes(comm.as_bytes()))
 }
 
 pub(super) fn fds(pid: u32, open: u64, soft: u64, hard: u64) -> OwnerFds {

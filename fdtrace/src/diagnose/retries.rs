@@ -144,14 +144,9 @@ mod tests {
     };
 
     fn owner(unit: Option<&str>) -> Process {
-        Process {
-            id: ProcessId { pid: Pid(7), started: at(0) },
-            comm: Comm::from_bytes(b"srv"),
-            exe: None,
-            cmdline: None,
-            unit: unit.map(str::to_owned),
-            container: None,
-        }
+        let id = ProcessId { pid: Pid(7), started: at(0) };
+        let unit = unit.map(str::to_owned);
+        Process { unit, ..Process::unread(id, Comm::from_bytes(b"srv")) }
     }
 
     fn of(failures: &[FailureSample], queue: &[u32], later: u64) -> Diagnosis {

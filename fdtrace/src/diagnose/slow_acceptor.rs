@@ -263,11 +263,11 @@ fn for_standing(pid: Pid, behaviour: &Behaviour, owner: Option<&Process>) -> Vec
 }
 
 fn thaw(owner: Option<&Process>) -> Remedy {
-    let container = owner.and_then(|owner| owner.container.as_deref());
+    let container = owner.and_then(|owner| owner.container.as_ref());
     let unit = owner.and_then(|owner| owner.unit.as_deref());
     match (container, unit) {
-        (Some(id), _) => {
-            let id = id.get(..12).unwrap_or(id);
+        (Some(container), _) => {
+            let id = container.short();
             let text = format!("thaw container {id}, as docker unpause and its like do");
             remedy(When::Now, text, None)
         }

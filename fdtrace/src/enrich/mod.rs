@@ -24,7 +24,7 @@ mod task_dir;
 mod user;
 mod worker;
 
-pub use cgroup::{Placement, placement};
+pub use cgroup::placement;
 pub use clock::{boot_time, read_clocks};
 pub use netns::{Namespaces, NetnsDelta, NetnsFacts};
 pub use own::own_usage;

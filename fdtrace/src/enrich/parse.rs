@@ -2,7 +2,7 @@
 //!
 //! Pure and total: any bytes give a value or `None`.
 
-use crate::model::{FdLimits, Limit};
+use crate::model::{FdLimits, Limit, Pid};
 
 /// What is needed of `/proc/PID/stat`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -66,6 +66,27 @@ pub(super) fn arguments(bytes: &[u8], most: usize) -> Option<Vec<Vec<u8>>> {
     Some(bytes[..end].split(|byte| *byte == 0).take(most).map(<[u8]>::to_vec).collect())
 }
 
+/// Reads the line `NSpid` of `/proc/PID/status`: its number in its own pid namespace, the innermost
+/// of those it is in (fs/proc/array.c `task_state`).
+pub(super) fn ns_pid(status: &str) -> Option<Pid> {
+    let line = status.lines().find_map(|line| line.strip_prefix("NSpid:"))?;
+    line.split_ascii_whitespace().next_back()?.parse().ok().map(Pid)
+}
+
+/// The value of a variable in `/proc/PID/environ`. One that may be cut is not taken.
+pub(super) fn variable<'a>(environ: &'a [u8], name: &str) -> Option<&'a [u8]> {
+    let whole = &environ[..=environ.iter().rposition(|byte| *byte == 0)?];
+    let mut variables = whole.split(|byte| *byte == 0);
+    variables.find_map(|variable| variable.strip_prefix(name.as_bytes())?.strip_prefix(b"="))
+}
+
+/// Whether it can be the name of a host or pod: what RFC 1123 allows, in lower case.
+pub(super) fn is_host_name(name: &str) -> bool {
+    const MOST: usize = 253;
+    let is_plain = |byte: u8| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.');
+    (1..=MOST).contains(&name.len()) && name.bytes().all(is_plain)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -124,5 +145,36 @@ mod tests {
         assert_eq!(split(b"\xff\0"), owned(&[b"\xff"]));
         assert_eq!(split(b""), None);
         assert_eq!(split(b"\0\0"), None);
+    }
+
+    #[test]
+    fn numbers_in_pid_namespaces() {
+        let of = |line: &str| ns_pid(&format!("Name:\tx\nPid:\t14807\n{line}NSpgid:\t9\n"));
+        assert_eq!(of("NSpid:\t14807\n"), Some(Pid(14807)));
+        assert_eq!(of("NSpid:\t14807\t7\n"), Some(Pid(7)));
+        assert_eq!(of("NSpid:\t14807\t120\t1\n"), Some(Pid(1)));
+        // Before 4.1, without namespaces, and garbage.
+        for line in ["", "NSpid:\n", "NSpid:\tx\n"] {
+            assert_eq!(of(line), None, "{line}");
+        }
+    }
+
+    #[test]
+    fn variables() {
+        let environ = b"PATH=/bin\0HOSTNAME=web-0\0HOSTNAMES=x\0A=b=c\0EMPTY=\0CUT=of";
+        let of = |name| variable(environ, name);
+        assert_eq!(of("HOSTNAME"), Some(&b"web-0"[..]));
+        assert_eq!(of("A"), Some(&b"b=c"[..]));
+        assert_eq!(of("EMPTY"), Some(&b""[..]));
+        assert_eq!((of("HOST"), of("CUT")), (None, None));
+        assert_eq!(variable(b"", "A"), None);
+    }
+
+    #[test]
+    fn host_names() {
+        assert!(is_host_name("web-7d4b9c5f6d-x2x1z") && is_host_name("web.example"));
+        for name in ["", "a b", "a\n", "A", "\x1b[31m", &"a".repeat(254)] {
+            assert!(!is_host_name(name), "{name:?}");
+        }
     }
 }

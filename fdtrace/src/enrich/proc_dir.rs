@@ -12,7 +12,7 @@ use std::{
 use procfs::{ProcError, process::Process as Dir};
 
 use super::parse::{self, Stat};
-use crate::model::{Comm, FdLimits, ProcessId};
+use crate::model::{Comm, FdLimits, Pid, ProcessId};
 
 /// Counting descriptors one by one stops here: a process this far gone is not worth more time.
 const MOST_ENTRIES: usize = 1_000_000;
@@ -23,6 +23,14 @@ const MOST_STAT: u64 = 4096;
 const MOST_LIMITS: u64 = 16 * 1024;
 /// A path is 4096 bytes at most, and up to 16 hierarchies have one each.
 const MOST_CGROUP: u64 = 80 * 1024;
+
+/// `/proc/PID/status` is some 60 lines; the longest are masks of CPUs.
+const MOST_STATUS: u64 = 64 * 1024;
+/// include/linux/proc_ns.h `PROC_UTS_INIT_INO`
+const INITIAL_UTS_NAMESPACE: &str = "uts:[4026531838]";
+
+/// Runtimes put their own variables first.
+const MOST_ENVIRON: u64 = 64 * 1024;
 
 /// An open process directory.
 ///
@@ -69,6 +77,29 @@ impl ProcDir {
 
     pub(super) fn cgroup(&self) -> Option<String> {
         self.text("cgroup", MOST_CGROUP)
+    }
+
+    /// Its number in its own pid namespace.
+    pub(super) fn ns_pid(&self) -> Option<Pid> {
+        parse::ns_pid(&self.text("status", MOST_STATUS)?)
+    }
+
+    /// What `HOSTNAME` was when it was started: runtimes set it to the container's hostname.
+    ///
+    /// `None` where it has the hostname of the host, or nobody can say whether it has: that one is
+    /// told apart by its UTS namespace.
+    pub(super) fn own_hostname(&self) -> Option<String> {
+        let uts = fs::read_link(self.path.join("ns/uts")).ok()?;
+        let root = self.path.parent()?;
+        // Where the host is a container itself, its first process and fdtrace are in its namespace.
+        let is_host =
+            |of: &str| fs::read_link(root.join(of).join("ns/uts")).is_ok_and(|host| host == uts);
+        if uts.as_os_str() == INITIAL_UTS_NAMESPACE || is_host("1") || is_host("self") {
+            return None;
+        }
+        let environ = read(&self.dir, "environ", MOST_ENVIRON).ok()?;
+        let name = str::from_utf8(parse::variable(&environ, "HOSTNAME")?).ok()?;
+        parse::is_host_name(name).then(|| name.to_owned())
     }
 
     pub(super) fn fd_limits(&self) -> Option<FdLimits> {

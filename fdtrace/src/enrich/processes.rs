@@ -7,7 +7,7 @@ use std::{
 };
 
 use super::{cgroup, proc_dir::ProcDir};
-use crate::model::{Comm, FdLimits, FdUsage, Process, ProcessId};
+use crate::model::{Comm, FdLimits, FdUsage, Placement, Pod, Process, ProcessId};
 
 /// What is remembered of how many processes. The oldest is forgotten first.
 const MOST_CACHED: usize = 4096;
@@ -101,18 +101,22 @@ impl Processes {
 
 fn read(dir: &ProcDir, id: ProcessId, comm: &Comm) -> Process {
     let placement = dir.cgroup().map(|text| cgroup::placement(&text)).unwrap_or_default();
+    let Placement { unit, user_slice, container, pod } = placement;
     Process {
         id,
         comm: comm.clone(),
         exe: dir.exe(),
         cmdline: dir.cmdline(MOST_CMDLINE_BYTES, MOST_ARGUMENTS),
-        unit: placement.unit,
-        container: placement.container,
+        unit,
+        user_slice,
+        container,
+        pod: pod.map(|pod| Pod { name: dir.own_hostname(), ..pod }),
+        ns_pid: dir.ns_pid(),
     }
 }
 
 fn unread(id: ProcessId, comm: &Comm) -> Process {
-    Process { id, comm: comm.clone(), exe: None, cmdline: None, unit: None, container: None }
+    Process::unread(id, comm.clone())
 }
 
 #[cfg(test)]
@@ -141,6 +145,7 @@ mod tests {
             fixture.stat("S", 1, ticks);
             fixture.file("cmdline", b"nginx\0-c\0/etc/nginx.conf\0");
             fixture.file("cgroup", b"0::/system.slice/nginx.service\n");
+            fixture.file("status", b"Name:\tnginx\nNSpid:\t812\t7\n");
             fixture.file("limits", b"Max open files            1024     4096     files\n");
             // A real one is a directory whose size is the number of descriptors.
             fs::File::create(fixture.dir().join("fd")).unwrap().set_len(61).unwrap();
@@ -183,7 +188,8 @@ mod tests {
         let arguments = [&b"nginx"[..], b"-c", b"/etc/nginx.conf"].map(<[u8]>::to_vec);
         assert_eq!(process.cmdline.as_deref(), Some(&arguments[..]));
         assert_eq!(process.unit.as_deref(), Some("nginx.service"));
-        assert_eq!(process.container, None);
+        assert_eq!((process.container, process.pod), (None, None));
+        assert_eq!(process.ns_pid, Some(Pid(7)));
 
         let usage = fixture.processes().fd_usage(fixture.id, Some(AT_FAILURE));
         let limits = FdLimits { soft: Limit::Of(1024), hard: Limit::Of(4096) };
@@ -194,7 +200,7 @@ mod tests {
     #[test]
     fn each_source_is_optional() {
         let fixture = Fixture::new();
-        for name in ["cmdline", "cgroup", "limits", "fd", "exe"] {
+        for name in ["cmdline", "cgroup", "status", "limits", "fd", "exe"] {
             fs::remove_file(fixture.dir().join(name)).unwrap();
         }
         assert_eq!(fixture.processes().describe(fixture.id, &comm()), unread(fixture.id, &comm()));
@@ -204,6 +210,44 @@ mod tests {
         );
         assert_eq!(fixture.processes().fd_usage(fixture.id, None), FdUsage::default());
         assert!(fixture.processes().is_alive(fixture.id));
+    }
+
+    #[test]
+    fn a_pod_has_the_name_of_its_host() {
+        let fixture = Fixture::new();
+        let uid = "0f3a9c1e-6b1d-4a41-9d5e-1c2b3a4d5e6f";
+        let id = "4f1c0d6f2f5a4e7c9b8a7d6e5f4c3b2a1908f7e6d5c4b3a29180706050403020";
+        fixture.file("cgroup", format!("0::/kubepods/burstable/pod{uid}/{id}\n").as_bytes());
+        fixture.file("environ", b"PATH=/bin\0HOSTNAME=web-0\0");
+        let uts = |pid: &str, target: &str| {
+            let dir = fixture.root.path().join(pid).join("ns");
+            fs::create_dir_all(&dir).unwrap();
+            let _ = fs::remove_file(dir.join("uts"));
+            symlink(target, dir.join("uts")).unwrap();
+        };
+        let name = || {
+            let process = fixture.processes().describe(fixture.id, &comm());
+            let pod = process.pod.unwrap();
+            assert_eq!(pod.uid, uid);
+            pod.name
+        };
+        // Nobody can say whose name that is; then its own.
+        assert_eq!(name(), None);
+        uts("812", "uts:[2]");
+        assert_eq!(name().as_deref(), Some("web-0"));
+        uts("1", "uts:[1]");
+        assert_eq!(name().as_deref(), Some("web-0"));
+        // That of the host, whatever that is.
+        for (pid, host) in [("812", "uts:[4026531838]"), ("812", "uts:[1]"), ("self", "uts:[2]")] {
+            uts("812", "uts:[2]");
+            uts(pid, host);
+            assert_eq!(name(), None, "{host}");
+        }
+        fs::remove_dir_all(fixture.root.path().join("self")).unwrap();
+        fixture.file("environ", b"HOSTNAME=\x1b[31m\0");
+        assert_eq!(name(), None);
+        fs::remove_file(fixture.dir().join("environ")).unwrap();
+        assert_eq!(name(), None);
     }
 
     #[test]
@@ -301,6 +345,7 @@ mod tests {
         assert!(processes.is_alive(id));
         let process = processes.describe(id, &comm());
         assert_eq!(process.exe, Some(std::env::current_exe().unwrap()));
+        assert!(process.ns_pid.is_some());
         let usage = processes.fd_usage(id, None);
         assert!(usage.open.is_some_and(|open| open >= 3));
         assert!(usage.limits.is_some());

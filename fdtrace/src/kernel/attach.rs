@@ -12,7 +12,7 @@ use aya::{
     maps::{Array, Map, MapData},
     programs::{
         BtfTracePoint, CgroupAttachMode, CgroupSkb, CgroupSkbAttachType, FEntry, FExit, KProbe,
-        Program, ProgramError, TracePoint,
+        Program, ProgramError, TracePoint, cgroup_skb::CgroupSkbLinkId,
     },
 };
 use fdtrace_common::names;
@@ -42,6 +42,51 @@ pub struct Attached {
 pub(super) struct AttachReport {
     pub(super) probes: Vec<Attached>,
     pub(super) programs: Vec<Running>,
+    pub(super) packets: Option<PacketProgram>,
+}
+
+/// The packet program, which costs every packet something while it is attached.
+pub(super) struct PacketProgram {
+    name: &'static str,
+    /// The cgroup that has every process, open for as long as we run.
+    root: File,
+    link: Option<CgroupSkbLinkId>,
+}
+
+impl PacketProgram {
+    pub(super) const fn is_attached(&self) -> bool {
+        self.link.is_some()
+    }
+
+    /// Attaches it where it is not.
+    pub(super) fn attach(&mut self, ebpf: &mut Ebpf) -> anyhow::Result<()> {
+        if self.link.is_none() {
+            let name = self.name;
+            let link = attach_packets(packet_program(ebpf, name)?, &self.root);
+            self.link = Some(link.map_err(|error| explain(error, &format!("attaching {name}")))?);
+        }
+        Ok(())
+    }
+
+    /// Detaches it where it is attached. It stays loaded.
+    pub(super) fn detach(&mut self, ebpf: &mut Ebpf) -> anyhow::Result<()> {
+        if let Some(link) = self.link.take() {
+            let name = self.name;
+            let program = packet_program(ebpf, name)?;
+            program.detach(link).map_err(|error| explain(error, &format!("detaching {name}")))?;
+        }
+        Ok(())
+    }
+}
+
+fn packet_program<'a>(ebpf: &'a mut Ebpf, name: &str) -> anyhow::Result<&'a mut CgroupSkb> {
+    let program = ebpf.program_mut(name);
+    Ok(program.with_context(|| format!("the object has no program {name}"))?.try_into()?)
+}
+
+fn attach_packets(program: &mut CgroupSkb, root: &File) -> Result<CgroupSkbLinkId, ProgramError> {
+    // A link is always one of many on a cgroup; the mode is for the older way.
+    program.attach(root, CgroupSkbAttachType::Ingress, CgroupAttachMode::Single)
 }
 
 /// A program that is attached.
@@ -82,7 +127,8 @@ pub(super) fn attach(
             }
         }
     }
-    let report = AttachReport { probes: done, programs: attacher.programs };
+    let Attacher { programs, packet_program, .. } = attacher;
+    let report = AttachReport { probes: done, programs, packets: packet_program };
     // The start line says what is not seen; that figures are bounds is worth the reasons, too.
     for probe in report.probes.iter().filter(|probe| probe.form == POLLED_FORM) {
         let why: Vec<_> = probe.refused.iter().map(describe).collect();
@@ -133,13 +179,14 @@ pub(super) struct Attacher<'a> {
     /// The same, parsed by the first program that needs it.
     btf: Option<Btf>,
     programs: Vec<Running>,
+    packet_program: Option<PacketProgram>,
 }
 
 impl<'a> Attacher<'a> {
     /// `ids` is BTF that tells the ids of functions.
     pub(super) fn new(ebpf: &'a mut Ebpf, ids: &'a [u8]) -> anyhow::Result<Self> {
         let packets = Array::try_from(take(ebpf, names::PACKETS)?)?;
-        Ok(Self { ebpf, packets, ids, btf: None, programs: Vec::new() })
+        Ok(Self { ebpf, packets, ids, btf: None, programs: Vec::new(), packet_program: None })
     }
 
     /// Attaches every step, or none: then the one that failed is told, and why.
@@ -163,6 +210,7 @@ impl<'a> Attacher<'a> {
     /// Detaches every program but the first so many.
     pub(super) fn take_back(&mut self, but: usize) {
         for running in self.programs.drain(but..) {
+            self.packet_program.take_if(|packets| packets.name == running.name);
             if let Some(program) = self.ebpf.program_mut(running.name)
                 && let Err(error) = unload(program)
             {
@@ -251,13 +299,12 @@ impl<'a> Attacher<'a> {
         if is_new {
             let root = support.cgroup.as_deref().unwrap_or(Path::new("/sys/fs/cgroup"));
             let shown = root.display();
-            let directory = File::open(root).with_context(|| format!("open {shown}"))?;
-            let program: &mut CgroupSkb = self.program(name)?.try_into()?;
+            let root = File::open(root).with_context(|| format!("open {shown}"))?;
+            let program = packet_program(self.ebpf, name)?;
             program.load().map_err(|error| refused(error, &format!("loading {name}")))?;
-            // A link is always one of many on a cgroup; the mode is for the older way.
-            program
-                .attach(directory, CgroupSkbAttachType::Ingress, CgroupAttachMode::Single)
+            let link = attach_packets(program, &root)
                 .map_err(|error| explain(error, &format!("attaching {name} to {shown}")))?;
+            self.packet_program = Some(PacketProgram { name, root, link: Some(link) });
         }
         Ok(self.packets.set(kind as u32, 1, 0)?)
     }

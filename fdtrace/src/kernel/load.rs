@@ -20,7 +20,7 @@ use rustix::time::{ClockId, clock_gettime};
 
 use super::{
     HostError,
-    attach::{self, AttachReport, Attached, Running, take},
+    attach::{self, AttachReport, Attached, PacketProgram, Running, take},
     btf::{Btf, wanted_structs},
     error::errno_of,
     mapped::Mapped,
@@ -83,13 +83,14 @@ impl Loaded {
 /// The attached programs. Dropping it detaches them.
 pub struct Kernel {
     /// Owns the programs and their links.
-    _ebpf: Ebpf,
+    ebpf: Ebpf,
     records: Records,
     log: ProgramLog,
     slots: Slots,
     counters: Mapped,
     pub(super) programs: Vec<Running>,
     probes: Vec<Attached>,
+    packets: Option<PacketProgram>,
 }
 
 impl Kernel {
@@ -116,10 +117,10 @@ impl Kernel {
         counters.map(0..(cpus * CONTEXTS * Counter::COUNT) as usize).context("map the counters")?;
         let records = Records::open(take(&mut ebpf, names::RECORDS)?, options.ring_bytes)?;
         let log = ProgramLog::open(&mut ebpf, buffer)?;
-        let AttachReport { probes, programs } =
+        let AttachReport { probes, programs, packets } =
             attach::attach(&mut ebpf, &mut support, &options.request, &ids)?;
         give_memory_back();
-        Ok(Self { _ebpf: ebpf, records, log, slots, counters, programs, probes })
+        Ok(Self { ebpf, records, log, slots, counters, programs, probes, packets })
     }
 
     /// The probes, each with its form.
@@ -134,6 +135,22 @@ impl Kernel {
         self.probes
             .iter()
             .any(|probe| matches!(probe.probe, "syn" | "ack") && probe.form != POLLED_FORM)
+    }
+
+    /// Whether a program looks at every packet. It may be [rested](Self::rest_packets).
+    #[must_use]
+    pub fn looks_at_packets(&self) -> bool {
+        self.packets.as_ref().is_some_and(PacketProgram::is_attached)
+    }
+
+    /// Has packets looked at again. Without effect where no packet program is needed.
+    pub fn watch_packets(&mut self) -> anyhow::Result<()> {
+        self.packets.as_mut().map_or(Ok(()), |packets| packets.attach(&mut self.ebpf))
+    }
+
+    /// Has no packet looked at: until [`Self::watch_packets`] no program sees refused clients.
+    pub fn rest_packets(&mut self) -> anyhow::Result<()> {
+        self.packets.as_mut().map_or(Ok(()), |packets| packets.detach(&mut self.ebpf))
     }
 
     /// How many keys can be counted at once.

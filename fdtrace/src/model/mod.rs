@@ -10,6 +10,7 @@ mod episode;
 mod event;
 mod explain;
 mod filter;
+mod identity;
 mod limits;
 mod listener;
 mod process;
@@ -39,7 +40,8 @@ pub use event::{Caller, Event, FailureEvent, GaugeEvent, KeyId, ListenEvent};
 pub use explain::{
     Bystander, ExplainReport, Explanation, ListenerQuery, Subject, Verdict, is_called,
 };
-pub use filter::Filter;
+pub use filter::{Filter, ProcessFilter};
+pub use identity::{Container, ContainerQuery, Engine, Placement, Pod};
 pub use limits::{Ceiling, FdLimits, FdUsage, FileHandles, Limit, Met, SystemLimits};
 pub use listener::{AcceptQueue, Backlog, Listener, ListenerAddress, Target, UnixName};
 pub use process::{Comm, Pid, Process, ProcessId, Tid};
@@ -48,8 +50,8 @@ pub use provenance::{
     Program, Provenance, Role, Runtime, Setting, SettingSource, Sysctl, Sysctls, Unit,
 };
 pub use report::{
-    CounterPair, DiagnosisReport, EpisodeReport, LostCount, LostKind, LostReport, ProbeReport,
-    Reconciliation, Refused, RefusedForm, Report, Started, Summary, Total,
+    CounterPair, DiagnosisReport, EpisodeReport, Figures, LostCount, LostKind, LostReport,
+    ProbeReport, Reconciliation, Refused, RefusedForm, Report, Started, Summary, Total,
 };
 pub use sample::{FailureSample, HalfOpen, Handshakes, QueueSample};
 pub use snapshot::{CloseToLimit, OpenEpisode, OwnUsage, Series, SeriesCount, Snapshot, Who};

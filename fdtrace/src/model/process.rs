@@ -2,7 +2,7 @@
 
 use std::{fmt, path::PathBuf};
 
-use super::BootTime;
+use super::{BootTime, Container, Pod};
 
 /// A process's number: the kernel's tgid, in the initial pid namespace.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -65,8 +65,33 @@ pub struct Process {
     pub exe: Option<PathBuf>,
     /// Its arguments; the same.
     pub cmdline: Option<Vec<Vec<u8>>>,
-    /// Its systemd unit, from its cgroup.
+    /// Its systemd service or scope on the host, from its cgroup.
     pub unit: Option<String>,
-    /// Its container's id, from its cgroup.
-    pub container: Option<String>,
+    /// The slice of the user it belongs to, as `user-1000.slice`; from its cgroup.
+    pub user_slice: Option<String>,
+    /// Its container, from its cgroup.
+    pub container: Option<Container>,
+    /// Its container's pod: from its cgroup, and the name from its environment.
+    pub pod: Option<Pod>,
+    /// Its number in its own pid namespace; that of `id` where it is in no other. `None` where it
+    /// could not be read.
+    pub ns_pid: Option<Pid>,
+}
+
+impl Process {
+    /// One of which nothing could be read.
+    #[must_use]
+    pub const fn unread(id: ProcessId, comm: Comm) -> Self {
+        Self {
+            id,
+            comm,
+            exe: None,
+            cmdline: None,
+            unit: None,
+            user_slice: None,
+            container: None,
+            pod: None,
+            ns_pid: None,
+        }
+    }
 }

@@ -132,10 +132,23 @@ pub struct DiagnosisReport {
 pub struct Refused {
     /// Refused segments: one client that is stuck makes many.
     pub attempts: u64,
-    /// Distinct clients (address and port) behind them: an estimate, exact for a few.
+    /// Distinct clients (address and port) behind them: an estimate, off by one or two for a
+    /// hundred.
     pub connections: Option<u64>,
-    /// The attempts were polled, and are an upper bound. Otherwise they are exact.
-    pub is_polled: bool,
+    /// What the number of attempts is.
+    pub figures: Figures,
+}
+
+/// How exact a number of failures is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Figures {
+    /// Counted one by one, or proven by the kernel's counters.
+    #[default]
+    Exact,
+    /// Some happened while nobody looked at packets, and whose they were cannot be told.
+    AtLeast,
+    /// Polled: an upper bound.
+    AtMost,
 }
 
 impl EpisodeReport {

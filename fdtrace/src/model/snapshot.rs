@@ -44,7 +44,7 @@ pub struct Who {
     pub process: Option<Comm>,
     /// Its systemd unit.
     pub unit: Option<String>,
-    /// Its container.
+    /// Its container's id as people write it, or name.
     pub container: Option<String>,
     /// The listener.
     pub listener: Option<ListenerAddress>,
@@ -58,7 +58,7 @@ impl Who {
         Self {
             process: lead.map(|lead| lead.comm.clone()),
             unit: lead.and_then(|lead| lead.unit.clone()),
-            container: lead.and_then(|lead| lead.container.clone()),
+            container: lead.and_then(|lead| Some(lead.container.as_ref()?.short().to_owned())),
             listener: target.listener().map(|listener| listener.address.clone()),
         }
     }

@@ -1,6 +1,8 @@
 //! Listeners as they stand at one moment, also those at which nothing has failed.
 
-use super::{AcceptQueue, Backlog, BootTime, Comm, FdUsage, Limit, Listener, Pid, Process};
+use super::{
+    AcceptQueue, Backlog, BootTime, FdUsage, Limit, Listener, Pid, Process, ProcessFilter,
+};
 
 /// One socket in LISTEN. Sockets that share an address (`SO_REUSEPORT`) are one each here, for each
 /// has its own accept queue.
@@ -161,12 +163,10 @@ fn queue_risk(queue: AcceptQueue) -> Option<Risk> {
 /// Which listeners the user asked for. An empty list asks for all.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ListenerFilter {
-    /// Owners.
-    pub pids: Vec<Pid>,
+    /// Owners: of several, one is enough.
+    pub owners: ProcessFilter,
     /// Local ports.
     pub ports: Vec<u16>,
-    /// Owners' short names, whole.
-    pub comms: Vec<Comm>,
 }
 
 impl ListenerFilter {
@@ -175,15 +175,6 @@ impl ListenerFilter {
     pub fn wants_port(&self, listener: &Listener) -> bool {
         self.ports.is_empty()
             || listener.address.port().is_some_and(|port| self.ports.contains(&port))
-    }
-
-    /// Whether one of the owners is.
-    #[must_use]
-    pub fn wants_owners(&self, owners: &[Process]) -> bool {
-        let pid = |owner: &Process| self.pids.contains(&owner.id.pid);
-        let comm = |owner: &Process| self.comms.contains(&owner.comm);
-        (self.pids.is_empty() || owners.iter().any(pid))
-            && (self.comms.is_empty() || owners.iter().any(comm))
     }
 }
 
@@ -218,7 +209,7 @@ mod tests {
     use std::net::Ipv4Addr;
 
     use super::*;
-    use crate::model::{FdLimits, ListenerAddress, ProcessId, UnixName};
+    use crate::model::{FdLimits, ListenerAddress, UnixName};
 
     fn inet(port: u16) -> Listener {
         let ip = Ipv4Addr::LOCALHOST.into();
@@ -309,31 +300,11 @@ mod tests {
 
     #[test]
     fn filters() {
-        let owner = |pid, comm: &[u8]| Process {
-            id: ProcessId { pid: Pid(pid), started: BootTime::default() },
-            comm: Comm::from_bytes(comm),
-            exe: None,
-            cmdline: None,
-            unit: None,
-            container: None,
-        };
         let unix = Listener { netns: None, address: ListenerAddress::Unix(UnixName::Unnamed) };
         let all = ListenerFilter::default();
-        assert!(all.wants_port(&inet(80)) && all.wants_port(&unix) && all.wants_owners(&[]));
+        assert!(all.wants_port(&inet(80)) && all.wants_port(&unix));
         let ports = ListenerFilter { ports: vec![79, 80], ..ListenerFilter::default() };
         assert!(ports.wants_port(&inet(80)));
         assert!(!ports.wants_port(&inet(81)) && !ports.wants_port(&unix));
-
-        let owners = [owner(7, b"nginx"), owner(8, b"nginx")];
-        let of = |pids: &[u32], comms: &[&[u8]]| ListenerFilter {
-            pids: pids.iter().copied().map(Pid).collect(),
-            comms: comms.iter().map(|comm| Comm::from_bytes(comm)).collect(),
-            ..ListenerFilter::default()
-        };
-        assert!(of(&[8], &[]).wants_owners(&owners));
-        assert!(of(&[1, 8], &[b"nginx"]).wants_owners(&owners));
-        assert!(!of(&[9], &[]).wants_owners(&owners));
-        assert!(!of(&[8], &[b"ngin"]).wants_owners(&owners));
-        assert!(!of(&[8], &[]).wants_owners(&[]), "nobody is not the one asked for");
     }
 }

@@ -8,10 +8,11 @@ use std::{
 
 use crate::model::{
     AcceptQueue, Backlog, BootTime, Cause, Ceiling, Certainty, Comm, CounterPair, Diagnosis,
-    DiagnosisReport, Door, EpisodeReport, Errno, Evidence, Failure, FdLimits, FdUsage, Filling,
-    Gauge, Limit, Listener, ListenerAddress, LostCount, LostKind, Outcome, Phase, Pid, ProbeReport,
-    Process, ProcessId, Reconciliation, Refused, RefusedForm, Remedy, Report, Resource, Started,
-    Summary, Target, Total, UnixName, Value, WallClock, Warning, WarningReport, When,
+    DiagnosisReport, Door, EpisodeReport, Errno, Evidence, Failure, FdLimits, FdUsage, Figures,
+    Filling, Gauge, Limit, Listener, ListenerAddress, LostCount, LostKind, Outcome, Phase, Pid,
+    ProbeReport, Process, ProcessId, Reconciliation, Refused, RefusedForm, Remedy, Report,
+    Resource, Started, Summary, Target, Total, UnixName, Value, WallClock, Warning, WarningReport,
+    When,
 };
 
 /// Boot was at 2024-07-29 21:56:40.000 UTC.
@@ -25,19 +26,19 @@ pub(super) const fn at(millis: u64) -> BootTime {
 }
 
 pub(super) fn process() -> Process {
+    let id = ProcessId { pid: Pid(14807), started: at(1_500) };
     Process {
-        id: ProcessId { pid: Pid(14807), started: at(1_500) },
-        comm: Comm::from_bytes(b"dataforwardsrv"),
         exe: Some(PathBuf::from("/opt/df/dataforwardsrv")),
         cmdline: Some(vec![b"dataforwardsrv".to_vec(), b"--port=9088".to_vec()]),
         unit: Some("supervisord.service".to_owned()),
-        container: None,
+        ns_pid: Some(id.pid),
+        ..Process::unread(id, Comm::from_bytes(b"dataforwardsrv"))
     }
 }
 
 /// One of which only the kernel side told.
 pub(super) fn stranger(comm: &[u8]) -> Process {
-    Process { comm: Comm::from_bytes(comm), exe: None, cmdline: None, unit: None, ..process() }
+    Process::unread(process().id, Comm::from_bytes(comm))
 }
 
 /// A pre-fork server: a master and `workers` of them on one listener.
@@ -160,7 +161,7 @@ pub(super) fn overflow() -> EpisodeReport {
         ceiling: None,
         queue: Some(AcceptQueue { length: 129, limit: 128 }),
         backlog: Some(Backlog { requested: Some(128), somaxconn: Some(4096) }),
-        refused: Some(Refused { attempts: 9, connections: Some(3), is_polled: false }),
+        refused: Some(Refused { attempts: 9, connections: Some(3), figures: Figures::Exact }),
         ..opened()
     }
 }
@@ -173,7 +174,7 @@ pub(super) fn syn_queue(failure: Failure) -> EpisodeReport {
 
 /// The same episode later.
 pub(super) fn lasting(opened: EpisodeReport) -> EpisodeReport {
-    let refused = Some(Refused { attempts: 3112, connections: Some(214), is_polled: false });
+    let refused = Some(Refused { attempts: 3112, connections: Some(214), figures: Figures::Exact });
     let EpisodeReport { at, phase, period, last, .. } = updated();
     EpisodeReport { at, phase, period, last, count: 3112, new: 120, refused, ..opened }
 }

@@ -6,10 +6,10 @@
 
 use std::{collections::HashMap, path::Path};
 
-use super::host::PROC;
+use super::{host::PROC, on_demand::Unseen};
 use crate::{
     enrich::{Namespaces, host_listeners},
-    model::{BootTime, Door, Failure, FailureEvent, KeyId, ListeningSocket, Target},
+    model::{BootTime, Door, Failure, FailureEvent, Figures, KeyId, ListeningSocket, Target},
 };
 
 /// What was seen the last time.
@@ -31,11 +31,7 @@ impl Poller {
     }
 
     /// What listeners have refused since the last time: an event of each, and at most how much.
-    pub(super) fn poll(
-        &mut self,
-        now: BootTime,
-        namespaces: &mut Namespaces,
-    ) -> Vec<(FailureEvent, u64)> {
+    pub(super) fn poll(&mut self, now: BootTime, namespaces: &mut Namespaces) -> Vec<Unseen> {
         let drops = drops(namespaces);
         if drops == self.drops {
             return Vec::new();
@@ -62,7 +58,7 @@ impl Poller {
                 queue: Some(queue),
                 limits: None,
             };
-            refused.push((event, new));
+            refused.push((event, new, Figures::AtMost));
         }
         refused
     }

@@ -15,6 +15,7 @@ use super::{
     Config, Stop,
     host::{Live, PROC, slot_count},
     investigate::{Found, Investigations},
+    on_demand::{OnDemand, Unseen},
     polled::Poller,
     reconcile::reconcile,
     watch::Watch,
@@ -49,6 +50,8 @@ pub(super) struct Trace {
     refusing: BTreeMap<u64, bool>,
     /// Where the packet program could not be attached.
     poller: Option<Poller>,
+    /// Where it need not be attached all the time.
+    on_demand: Option<OnDemand>,
     /// Losses that were reported.
     lost: BTreeMap<&'static str, u64>,
     undecoded: u64,
@@ -58,7 +61,7 @@ pub(super) struct Trace {
 impl Trace {
     /// Attaches.
     pub(super) fn new(config: Config) -> anyhow::Result<Self> {
-        let Config { filter, interval, kernel, thresholds, .. } = config;
+        let Config { filter, interval, kernel, thresholds, packets_rest, .. } = config;
         // Finding the namespaces takes milliseconds: before. Reading their counters takes
         // microseconds, in which the kernel and fdtrace do not yet count the same.
         let mut namespaces = Namespaces::new(PathBuf::from(PROC));
@@ -66,8 +69,10 @@ impl Trace {
         let kernel = Kernel::attach(&kernel)?;
         namespaces.begin();
         let poller = (!kernel.sees_packets()).then(|| Poller::new(&mut namespaces));
+        let rest = packets_rest.filter(|_| kernel.looks_at_packets());
         Ok(Self {
             poller,
+            on_demand: rest.map(|rest| OnDemand::new(boot_time(), rest, namespaces.deltas())),
             host: Live::new(kernel, namespaces),
             investigations: Investigations::new(),
             watch: Watch::new(thresholds, filter.clone()),
@@ -152,7 +157,8 @@ impl Trace {
             self.write(sink, report)?;
         }
         if event.caller.is_some() {
-            return Ok(());
+            // Nobody takes connections out of the queue now: it fills.
+            return self.wake(sink);
         }
         self.follow(inode, owners, sink)
     }
@@ -229,6 +235,9 @@ impl Trace {
         for report in self.watch.tick(boot_time(), &mut self.host, &self.aggregator) {
             self.write(sink, report)?;
         }
+        if self.is_to_wake() {
+            self.wake(sink)?;
+        }
         if !self.aggregator.is_idle() {
             self.take_counts(sink)?;
         }
@@ -269,12 +278,48 @@ impl Trace {
         let Some(poller) = &mut self.poller else { return Ok(()) };
         let now = boot_time();
         let refused = poller.poll(now, &mut self.host.namespaces.borrow_mut());
-        for (event, new) in refused {
+        self.take_unseen(now, refused, sink)
+    }
+
+    /// Whether packets rest, and a listener may refuse clients.
+    fn is_to_wake(&mut self) -> bool {
+        let is_quiet = self.aggregator.is_idle() && self.watch.is_quiet();
+        let Some(on_demand) = &mut self.on_demand else { return false };
+        on_demand.look(boot_time(), &mut self.host, is_quiet)
+    }
+
+    /// Has packets looked at again, and takes what was refused while they were not.
+    fn wake(&mut self, sink: &mut dyn Sink) -> Result<(), Stop> {
+        let Some(on_demand) = self.on_demand.as_mut().filter(|on_demand| on_demand.is_resting())
+        else {
+            return Ok(());
+        };
+        let result = self.host.kernel.watch_packets();
+        on_demand.woken();
+        self.drain(sink)?;
+        let now = boot_time();
+        let Some(on_demand) = &mut self.on_demand else { return Ok(()) };
+        let refused = on_demand.missed(now, &mut self.host, &self.aggregator);
+        if let Err(error) = result {
+            // The next look tries it again; until then the counters tell.
+            log::warn!("packets cannot be looked at: {error:#}");
+            on_demand.rest_again(now);
+        }
+        self.take_unseen(now, refused, sink)
+    }
+
+    fn take_unseen(
+        &mut self,
+        now: BootTime,
+        refused: Vec<Unseen>,
+        sink: &mut dyn Sink,
+    ) -> Result<(), Stop> {
+        for (event, new, figures) in refused {
             let inode = event.key.inode;
             let owners = self.host.owners_of(inode);
             let found = owners.clone().unwrap_or_default();
-            let report = self.aggregator.polled(now, &event, new, &self.host, |_| found);
-            if let Some(report) = report {
+            let new = (new, figures);
+            if let Some(report) = self.aggregator.unseen(now, &event, new, &self.host, |_| found) {
                 self.write(sink, report)?;
             }
             self.follow(inode, owners, sink)?;
@@ -287,6 +332,9 @@ impl Trace {
         self.drain(sink)?;
         self.take_undelivered(sink)?;
         self.poll(sink)?;
+        if self.is_to_wake() {
+            self.wake(sink)?;
+        }
         self.find_last_owners(sink)?;
         let now = boot_time();
         for report in self.aggregator.finish(now, &self.host) {

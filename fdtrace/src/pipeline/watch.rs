@@ -42,6 +42,8 @@ pub(super) struct Watch {
     queues: BTreeMap<u64, Listening>,
     queues_pace: Pace,
     is_failing: bool,
+    /// Some queue is more than half full.
+    is_filling: bool,
 }
 
 /// When to look again.
@@ -80,7 +82,13 @@ impl Watch {
             queues: BTreeMap::new(),
             queues_pace: Pace::default(),
             is_failing: false,
+            is_filling: false,
         }
+    }
+
+    /// Whether nothing is about to run out.
+    pub(super) fn is_quiet(&self) -> bool {
+        self.processes.is_empty() && !self.is_filling
     }
 
     /// How many descriptors a process had, at each look; none where nobody looked.
@@ -224,6 +232,11 @@ impl Watch {
             }
         };
         self.is_failing = false;
+        let is_filling = |socket: &ListeningSocket| {
+            let queue = socket.queue();
+            queue.is_some_and(|queue| u64::from(queue.length) * 2 > u64::from(queue.limit))
+        };
+        self.is_filling = sockets.iter().any(is_filling);
         let mut reports = Vec::new();
         let there: HashSet<_> = sockets.iter().map(|socket| socket.inode).collect();
         for socket in sockets {

@@ -15,6 +15,7 @@ mod doors;
 mod episodes;
 mod errnos;
 mod exactness;
+mod faults;
 mod host;
 mod odd_hosts;
 mod queue_workload;
@@ -50,6 +51,7 @@ fn main() -> ExitCode {
         doctor::TESTS,
         odd_hosts::TESTS,
         exactness::TESTS,
+        faults::TESTS,
         attribution::TESTS,
         errnos::TESTS,
         episodes::TESTS,

@@ -110,14 +110,7 @@ fn of_queue(holder: &Holder) -> Vec<Diagnosis> {
         port: holder.port,
         dual_stack: None,
     };
-    let owner = Process {
-        id: holder.id(),
-        comm: Comm::from_bytes(b"holder"),
-        exe: None,
-        cmdline: None,
-        unit: None,
-        container: None,
-    };
+    let owner = Process::unread(holder.id(), Comm::from_bytes(b"holder"));
     let samples = [129, 129, 129, 129].map(|length| fdtrace::model::QueueSample {
         at: fdtrace::model::BootTime::default(),
         length,

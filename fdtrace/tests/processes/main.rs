@@ -1,7 +1,8 @@
 //! What is said of processes' descriptors and threads, held against processes that know: each test
 //! starts one that opens so many descriptors of every kind, or whose threads do what they are told.
 //!
-//! The test binary is its own process to look at: started with `HOLDER` set, it runs that instead.
+//! The test binary is its own process to look at: started with `HOLDER` or `CONTAINED` set, it runs
+//! that instead.
 
 #![expect(clippy::unwrap_used, clippy::print_stdout, reason = "a test fails by panicking")]
 
@@ -12,6 +13,7 @@ mod census;
 mod commands;
 mod diagnosis;
 mod holder;
+mod identity;
 mod threads;
 
 use std::process::ExitCode;
@@ -26,6 +28,10 @@ fn main() -> ExitCode {
         holder::run(spec.to_str().unwrap());
         return ExitCode::SUCCESS;
     }
+    if let Some(spec) = std::env::var_os("CONTAINED") {
+        identity::run(spec.to_str().unwrap());
+        return ExitCode::SUCCESS;
+    }
     let mut arguments = Arguments::from_args();
     // Figures of time are of tests that are alone.
     arguments.test_threads.get_or_insert(1);
@@ -36,7 +42,7 @@ fn main() -> ExitCode {
             Ok(())
         })
     };
-    let tests = [census::TESTS, threads::TESTS, diagnosis::TESTS, commands::TESTS];
+    let tests = [census::TESTS, threads::TESTS, diagnosis::TESTS, commands::TESTS, identity::TESTS];
     let trials = tests.concat().iter().map(trial).collect();
     libtest_mimic::run(&arguments, trials).exit_code()
 }

@@ -1,6 +1,7 @@
 //! What is attached while a workload runs.
 
 use std::{
+    fs,
     io::{BufRead as _, BufReader, Read},
     os::unix::process::ExitStatusExt as _,
     path::{Path, PathBuf},
@@ -30,7 +31,10 @@ pub(crate) enum Attachment {
     Nothing,
     /// Empty programs where fdtrace's are: what the kernel itself charges.
     Empty,
+    /// As it is for most of its time: on a host where nothing is about to run out.
     Fdtrace,
+    /// With everything attached, also what looks at packets.
+    FdtraceAlways,
     Peer(&'static Peer),
 }
 
@@ -40,6 +44,7 @@ impl Attachment {
             Self::Nothing => "nothing",
             Self::Empty => "empty programs",
             Self::Fdtrace => "fdtrace",
+            Self::FdtraceAlways => "fdtrace --packets always",
             Self::Peer(peer) => peer.name,
         }
     }
@@ -53,7 +58,8 @@ impl Attachment {
                 command.arg("bench-empty");
                 (command, Ready::Line("ready"))
             }
-            Self::Fdtrace => (self::fdtrace(fdtrace), STARTED),
+            Self::Fdtrace => return self::fdtrace(fdtrace).map(Some),
+            Self::FdtraceAlways => (fdtrace_always(fdtrace), STARTED),
             Self::Peer(peer) => {
                 // In mounts of its own, so that the host's stay as they are. Each program gives way
                 // to the next, so that our signal reaches the tool.
@@ -72,7 +78,7 @@ impl Attachment {
     pub(crate) fn seen(self, pid: u32, output: &str) -> Option<u64> {
         match self {
             Self::Nothing | Self::Empty => None,
-            Self::Fdtrace => seen_by_fdtrace(pid, output),
+            Self::Fdtrace | Self::FdtraceAlways => seen_by_fdtrace(pid, output),
             Self::Peer(peer) => match peer.seen {
                 Seen::Lines(text) => {
                     u64::try_from(output.lines().filter(|line| line.contains(text)).count()).ok()
@@ -83,12 +89,34 @@ impl Attachment {
     }
 }
 
-/// fdtrace as it is measured, and what it says when it observes.
-pub(super) fn fdtrace(path: &Path) -> Command {
+/// Starts fdtrace, and waits until it looks at no packets: it does that while a listener may refuse
+/// clients.
+pub(super) fn fdtrace(path: &Path) -> Result<Tool> {
+    /// Two looks.
+    const PATIENCE: Duration = Duration::from_millis(2500);
     let mut command = Command::new(path);
-    command.arg("--json");
+    command.args(["--json", "--packets-rest", "1ms"]);
+    let tool = Tool::start(&mut command, STARTED).context("start fdtrace")?;
+    let begun = Instant::now();
+    while looks_at_packets(tool.child.id()) && begun.elapsed() < PATIENCE {
+        thread::sleep(Duration::from_millis(20));
+    }
+    Ok(tool)
+}
+
+/// fdtrace that looks at every packet.
+pub(super) fn fdtrace_always(path: &Path) -> Command {
+    let mut command = Command::new(path);
+    command.args(["--json", "--packets", "always"]);
     command
 }
+
+fn looks_at_packets(pid: u32) -> bool {
+    let infos = fs::read_dir(format!("/proc/{pid}/fdinfo")).into_iter().flatten().flatten();
+    let mut texts = infos.filter_map(|info| fs::read_to_string(info.path()).ok());
+    texts.any(|text| text.contains("link_type:\tcgroup"))
+}
+
 pub(super) const STARTED: Ready = Ready::Line("\"kind\":\"started\"");
 
 fn seen_by_fdtrace(pid: u32, output: &str) -> Option<u64> {
@@ -162,6 +190,11 @@ impl Tool {
 
     pub(crate) fn pid(&self) -> u32 {
         self.child.id()
+    }
+
+    /// What it has written and was looked at.
+    pub(super) fn output(&self) -> &str {
+        &self.output
     }
 
     /// The next line with this in it, and when it came.

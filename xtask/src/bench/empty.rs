@@ -4,7 +4,7 @@
 use std::{
     fs::{self, File},
     io::{self, Write as _},
-    os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd},
+    os::fd::{AsRawFd as _, OwnedFd},
     path::Path,
 };
 
@@ -16,17 +16,16 @@ use nix::{
     sched::{CloneFlags, unshare},
 };
 
+use super::bpf::{
+    BPF_LINK_CREATE, BPF_PROG_LOAD, BPF_RAW_TRACEPOINT_OPEN, PROG_TYPE_CGROUP_SKB,
+    PROG_TYPE_RAW_TRACEPOINT, PROG_TYPE_TRACEPOINT, bpf, number, owned,
+};
+
 /// The calls whose exits fdtrace watches.
 const CALLS: [&str; 5] = ["accept", "accept4", "socket", "socketpair", "listen"];
 const TRACING: &str = "/sys/kernel/tracing";
 
 // linux/bpf.h
-const BPF_PROG_LOAD: libc::c_long = 5;
-const BPF_RAW_TRACEPOINT_OPEN: libc::c_long = 17;
-const BPF_LINK_CREATE: libc::c_long = 28;
-const PROG_TYPE_TRACEPOINT: u32 = 5;
-const PROG_TYPE_CGROUP_SKB: u32 = 8;
-const PROG_TYPE_RAW_TRACEPOINT: u32 = 17;
 const CGROUP_INET_INGRESS: u32 = 0;
 
 /// The process that has them attached: a verb of its own, not meant for people.
@@ -79,8 +78,8 @@ fn sys_exit(call: &str) -> Result<[OwnedFd; 2]> {
 
 fn raw_tracepoint(name: &std::ffi::CStr) -> Result<[OwnedFd; 2]> {
     let program = load(PROG_TYPE_RAW_TRACEPOINT)?;
-    let attr = [name.as_ptr().addr() as u64, number(&program)?];
-    let link = bpf(BPF_RAW_TRACEPOINT_OPEN, &attr)?;
+    let mut attr = [name.as_ptr().addr() as u64, number(&program)?];
+    let link = owned(bpf(BPF_RAW_TRACEPOINT_OPEN, &mut attr)?)?;
     Ok([program, link])
 }
 
@@ -94,8 +93,8 @@ fn packets() -> Result<[OwnedFd; 2]> {
     let root = File::open(Path::new(root))?;
     let program = load(PROG_TYPE_CGROUP_SKB)?;
     let cgroup = u64::try_from(root.as_raw_fd())?;
-    let attr = [number(&program)? | cgroup << 32, u64::from(CGROUP_INET_INGRESS)];
-    let link = bpf(BPF_LINK_CREATE, &attr)?;
+    let mut attr = [number(&program)? | cgroup << 32, u64::from(CGROUP_INET_INGRESS)];
+    let link = owned(bpf(BPF_LINK_CREATE, &mut attr)?)?;
     Ok([program, link])
 }
 
@@ -107,21 +106,5 @@ fn load(program_type: u32) -> Result<OwnedFd> {
     attr[0] = u64::from(program_type) | 2 << 32;
     attr[1] = code.as_ptr().addr() as u64;
     attr[2] = c"GPL".as_ptr().addr() as u64;
-    bpf(BPF_PROG_LOAD, &attr).context("load an empty program")
-}
-
-fn bpf(command: libc::c_long, attr: &[u64]) -> Result<OwnedFd> {
-    // SAFETY: the kernel reads the attributes, and what they point to, during the call only.
-    let fd = unsafe { libc::syscall(libc::SYS_bpf, command, attr.as_ptr(), size_of_val(attr)) };
-    owned(fd)
-}
-
-fn owned(fd: libc::c_long) -> Result<OwnedFd> {
-    let fd = Errno::result(fd)?;
-    // SAFETY: the kernel has just given us the descriptor.
-    Ok(unsafe { OwnedFd::from_raw_fd(i32::try_from(fd)?) })
-}
-
-fn number(fd: &OwnedFd) -> Result<u64> {
-    Ok(u64::try_from(fd.as_raw_fd())?)
+    owned(bpf(BPF_PROG_LOAD, &mut attr).context("load an empty program")?)
 }

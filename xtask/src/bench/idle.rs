@@ -12,7 +12,7 @@ use serde::Serialize;
 use serde_json::Value;
 
 use super::{
-    attachment::{self, Tool},
+    attachment::fdtrace,
     sample::{Bench, Worker},
     statistics::{Spread, quantile},
     work::Work,
@@ -61,13 +61,8 @@ pub(crate) fn measure(bench: &Bench<'_>) -> Result<Alone> {
     Ok(Alone { idle, start_ms, binary_bytes, latency, form })
 }
 
-/// As it is attached beside a workload.
-fn fdtrace(bench: &Bench<'_>) -> Result<Tool> {
-    Tool::start(&mut attachment::fdtrace(bench.fdtrace), attachment::STARTED)
-}
-
 fn idle(bench: &Bench<'_>) -> Result<(Idle, String)> {
-    let tool = fdtrace(bench)?;
+    let tool = fdtrace(bench.fdtrace)?;
     // What is done once after the start is not idling.
     thread::sleep(Duration::from_secs(3));
     let (before, start) = (Usage::of(tool.pid())?, Instant::now());
@@ -126,7 +121,7 @@ impl Usage {
 fn start(bench: &Bench<'_>) -> Result<Spread> {
     let mut times = Vec::new();
     for _ in 0..STARTS {
-        let tool = fdtrace(bench)?;
+        let tool = fdtrace(bench.fdtrace)?;
         times.push(tool.start.as_secs_f64() * 1e3);
         tool.stop()?;
     }
@@ -134,7 +129,7 @@ fn start(bench: &Bench<'_>) -> Result<Spread> {
 }
 
 fn latency(bench: &Bench<'_>) -> Result<Latency> {
-    let mut tool = fdtrace(bench)?;
+    let mut tool = fdtrace(bench.fdtrace)?;
     let worker = Worker::start(Work::Latency, FAILURES)?;
     let pid = worker.pid();
     // Both clocks are the monotonic one; std does not give its number.

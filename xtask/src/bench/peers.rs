@@ -1,9 +1,11 @@
 //! What an operator would use instead, as one would type it. Those that are not installed (`cargo
 //! xtask setup --bench`) are left out, and the report says so.
 
+mod syns;
+
 use std::{path::Path, time::Duration};
 
-use super::attachment::Ready;
+use super::{attachment::Ready, work::Work};
 use crate::repo;
 
 #[derive(Debug)]
@@ -22,7 +24,19 @@ impl Peer {
     pub(crate) fn is_here(&self) -> bool {
         Path::new(self.needs).exists() || repo::find_program(self.needs).is_some()
     }
+
+    /// Why it does not run, in its own words: the last line that names a cause, or the last.
+    pub(crate) fn words(&self, error: &str) -> String {
+        let mut causes =
+            error.lines().filter(|line| CAUSES.iter().any(|cause| line.contains(cause)));
+        let line = causes.next_back().or_else(|| error.lines().last()).unwrap_or_default();
+        let before = format!("start {}: ", self.name);
+        line.strip_prefix(&before).unwrap_or(line).to_owned()
+    }
 }
+
+/// Where a tool's last line says no more than that something failed, one before it has these words.
+const CAUSES: [&str; 2] = ["libbpf: failed to", "Unable to find kernel headers"];
 
 /// How its output says how many failures there were.
 #[derive(Clone, Copy, Debug)]
@@ -43,7 +57,29 @@ pub(crate) struct Tells {
 
 const PROCESS: Tells = Tells { process: true, port: false, limit: false };
 
-pub(crate) const PEERS: [Peer; 9] = [
+/// Those that can do a part of what is measured by a workload; they take their time, so not beside
+/// the others.
+pub(crate) fn beside(work: Work) -> &'static [Peer] {
+    match work {
+        Work::Getppid | Work::Accept | Work::Refused => &CALLS,
+        Work::Flood => &syns::PEERS,
+        _ => &[],
+    }
+}
+
+/// All that were to be measured.
+pub(crate) fn all() -> impl Iterator<Item = &'static Peer> {
+    CALLS.iter().chain(&syns::PEERS)
+}
+
+/// What tools need of a host that not every host has, by how their names begin.
+pub(crate) const WANTS: [(&str, &str); 3] = [
+    ("bcc ", "the headers of the running kernel: it compiles its program on the host"),
+    ("libbpf-tools tcpsynbl", "fentry or kprobes"),
+    ("sysdig", "a kernel module or a probe, and to build either the headers of the running kernel"),
+];
+
+static CALLS: [Peer; 10] = [
     Peer {
         name: "strace -f -e accept4 -Z",
         needs: "strace",
@@ -127,6 +163,16 @@ pub(crate) const PEERS: [Peer; 9] = [
         }),
         tells: PROCESS,
     },
+    Peer {
+        name: "sysdig evt.res=EMFILE",
+        needs: "sysdig",
+        command: "exec sysdig -p '%proc.name %proc.pid %evt.res' \
+                  'evt.type=accept4 and evt.res=EMFILE'",
+        // It says nothing when it is ready. Where it has no driver it ends within this time.
+        ready: Ready::After(Duration::from_secs(3)),
+        seen: Seen::Lines("EMFILE"),
+        tells: PROCESS,
+    },
 ];
 
 /// In an instance of its own, which goes with it.
@@ -156,6 +202,16 @@ fn number(word: &str) -> Option<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_cause_is_told_in_the_tools_words() {
+        let peer = &syns::PEERS[0];
+        let error = "start libbpf-tools tcpsynbl: it ended: libbpf: failed to add: No such file\n\
+                     libbpf: prog 'x': failed\nfailed to attach BPF programs";
+        assert_eq!(peer.words(error), "it ended: libbpf: failed to add: No such file");
+        assert_eq!(peer.words("a\nno driver"), "no driver");
+        assert_eq!(peer.words(""), "");
+    }
 
     #[test]
     fn numbers_are_found_in_what_peers_print() {

@@ -1,6 +1,8 @@
 //! The report, as JSON and as docs/overhead.md.
 
 mod budgets;
+pub(super) mod machines;
+mod missed;
 
 use std::{
     fmt::{self, Write as _},
@@ -37,19 +39,32 @@ pub(crate) struct Report {
     pub(crate) missing: Vec<&'static str>,
 }
 
+/// Today, as a page has it.
+pub(super) fn date() -> Result<String> {
+    said(Command::new("date").args(["-u", "+%Y-%m-%d"]))
+}
+
+/// What of the project is measured.
+pub(super) fn commit() -> String {
+    said(Command::new("git").args(["describe", "--always", "--dirty"]))
+        .unwrap_or_else(|_| "unknown".to_owned())
+}
+
+fn said(command: &mut Command) -> Result<String> {
+    Ok(output(command)?.trim().to_owned())
+}
+
 impl Report {
     pub(crate) fn new(turns: u32, time: Duration) -> Result<Self> {
         let cpuinfo = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
         let model =
             cpuinfo.lines().find_map(|line| line.strip_prefix("model name")?.split(": ").nth(1));
-        let said = |command: &mut Command| output(command).map(|text| text.trim().to_owned());
         Ok(Self {
-            date: said(Command::new("date").args(["-u", "+%Y-%m-%d"]))?,
+            date: date()?,
             machine: model.unwrap_or("unknown").to_owned(),
             kernel: said(Command::new("uname").args(["-s", "-r", "-m"]))?,
             cpus: std::thread::available_parallelism()?.get(),
-            commit: said(Command::new("git").args(["describe", "--always", "--dirty"]))
-                .unwrap_or_else(|_| "unknown".to_owned()),
+            commit: commit(),
             turns,
             milliseconds: time.as_millis(),
             compared: Vec::new(),
@@ -76,21 +91,14 @@ impl Report {
 
     fn write(&self, to: &mut String) -> fmt::Result {
         self.write_head(to)?;
-        budgets::write(self, to)?;
+        let budgets = budgets::of(self);
+        budgets::write(&budgets, to)?;
+        missed::write(self, &budgets, to)?;
         for compared in &self.compared {
             write_work(compared, to)?;
         }
         self.write_nginx(to)?;
         self.write_alone(to)?;
-        let mut failed: Vec<_> = self.compared.iter().flat_map(|work| &work.failed).collect();
-        failed.sort_unstable();
-        failed.dedup_by_key(|(name, _)| *name);
-        for (name, why) in failed {
-            writeln!(to, "\n{name} did not run there: {why}")?;
-        }
-        if !self.missing.is_empty() {
-            writeln!(to, "\nNot installed there, so not measured: {}.", self.missing.join(", "))?;
-        }
         Ok(())
     }
 
@@ -165,8 +173,8 @@ impl Report {
 }
 
 fn write_work(compared: &Compared, to: &mut String) -> fmt::Result {
-    // Only failures are there to be told of.
-    let fails = matches!(compared.work, Work::Refused | Work::RefusedTwice);
+    // Only failures are there to be told of; the limit of refused SYNs is that of the queue.
+    let fails = matches!(compared.work, Work::Refused | Work::RefusedTwice | Work::Flood);
     writeln!(to, "\n## {}\n", capital(compared.work.unit()))?;
     write!(to, "| attached | ns | to nothing | to empty programs |")?;
     writeln!(to, "{}", if fails { " told of | process | port | limit |" } else { "" })?;
@@ -207,7 +215,7 @@ fn write_work(compared: &Compared, to: &mut String) -> fmt::Result {
 fn told(row: &Row) -> String {
     let tells = match row.attachment {
         Attachment::Nothing | Attachment::Empty => return "| | | |".to_owned(),
-        Attachment::Fdtrace => [true; 3],
+        Attachment::Fdtrace | Attachment::FdtraceAlways => [true; 3],
         Attachment::Peer(peer) => [peer.tells.process, peer.tells.port, peer.tells.limit],
     };
     let count = match row.seen {

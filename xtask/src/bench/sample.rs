@@ -80,7 +80,7 @@ impl Bench<'_> {
             match (self.sample(work, *attachment), attachment) {
                 (Err(error), Attachment::Peer(peer)) => {
                     println!("  without {}: {error:#}", peer.name);
-                    let why = format!("{error:#}").lines().last().unwrap_or_default().to_owned();
+                    let why = peer.words(&format!("{error:#}"));
                     failed.push((peer.name, why));
                     all.retain(|samples| samples.attachment.name() != peer.name);
                 }

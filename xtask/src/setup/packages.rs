@@ -81,6 +81,7 @@ pub(crate) const PACKAGES: &[Package] = &[
     bench("strace", "strace", "each failed call of one process"),
     bench("perf", "linux-perf", "perf trace, and perf stat with a filter"),
     bench("bpftrace", "bpftrace", "one-liners"),
-    bench("syscount-bpfcc", "bpfcc-tools", "syscount in Python"),
-    bench("syscount", "libbpf-tools", "syscount in C"),
+    bench("syscount-bpfcc", "bpfcc-tools", "syscount and tcpsynbl in Python"),
+    bench("syscount", "libbpf-tools", "syscount and tcpsynbl in C"),
+    bench("sysdig", "sysdig", "filters by errno, where its module can be loaded"),
 ];

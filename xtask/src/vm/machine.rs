@@ -44,7 +44,7 @@ pub(crate) fn boot(kernel: &Kernel, boot: &Boot<'_>, initramfs: &Path) -> Result
     for again in (0..MOST_BOOTS).rev() {
         let seen = follow(&mut qemu, kernel, boot)?;
         if let Some(exit_code) = seen.exit_code {
-            return Ok(Outcome { exit_code, counts: seen.counts });
+            return Ok(Outcome { exit_code, counts: seen.counts, results: seen.results });
         }
         if !seen.lost_breakpoint || again == 0 {
             break;

@@ -11,12 +11,14 @@ use std::{fmt, net::SocketAddr, ops::Range, path::PathBuf, time::Duration};
 
 use toml::Spanned;
 
-use super::value;
-use crate::model::{Filter, Thresholds};
+use super::{settings::PacketUse, value};
+use crate::model::{Filter, ProcessFilter, Thresholds};
 use raw::{Raw, RawMetrics, RawOutput, RawTrace};
 
 /// Where metrics are served unless the file says otherwise.
 const LISTEN: &str = "127.0.0.1:9435";
+/// After how long a quiet time packets are not looked at, as by default on the command line.
+const PACKETS_REST: Duration = Duration::from_secs(10);
 /// Label sets of one metric, unless the file says otherwise.
 const MAX_SERIES: usize = 1000;
 /// More would be refused by most servers long before.
@@ -44,6 +46,8 @@ pub struct TraceConfig {
     pub warn_at: Thresholds,
     /// The least time between two lines about one episode.
     pub interval: Duration,
+    /// After how long a quiet time packets are not looked at; `None` is never.
+    pub packets_rest: Option<Duration>,
 }
 
 /// `[output]`
@@ -227,7 +231,20 @@ impl DaemonConfig {
 
 impl TraceConfig {
     fn from_raw(raw: RawTrace, source: &Source<'_>) -> Result<Self, ConfigError> {
-        let RawTrace { ports, comms, errnos, fds, warn_at, interval } = raw;
+        const PACKETS: [(&str, PacketUse); 2] =
+            [("auto", PacketUse::Auto), ("always", PacketUse::Always)];
+        let RawTrace {
+            ports,
+            comms,
+            units,
+            containers,
+            pods,
+            errnos,
+            fds,
+            warn_at,
+            interval,
+            packets,
+        } = raw;
         let ports: Vec<_> = ports.into_iter().map(raw::to_text).collect();
         let warn_at: Option<Vec<_>> =
             warn_at.map(|list| list.into_iter().map(raw::to_text).collect());
@@ -248,15 +265,25 @@ impl TraceConfig {
         Ok(Self {
             filter: Filter {
                 ports: source.list("trace.ports", &ports, value::port)?,
-                comms: source.list("trace.comms", &comms, value::comm)?,
+                processes: ProcessFilter {
+                    pids: Vec::new(),
+                    comms: source.list("trace.comms", &comms, value::comm)?,
+                    units: source.list("trace.units", &units, value::unit)?,
+                    containers: source.list("trace.containers", &containers, value::container)?,
+                    pods: source.list("trace.pods", &pods, value::pod)?,
+                },
                 errnos: source.list("trace.errnos", &errnos, value::errno)?,
-                ..Filter::default()
             },
             fds: fds.unwrap_or(false),
             warn_at,
             interval: match interval {
                 Some(interval) => source.value("trace.interval", &interval, value::interval)?,
                 None => Duration::from_secs(5),
+            },
+            packets_rest: {
+                let packets = packets.as_ref();
+                let packets = source.word("trace.packets", packets, &PACKETS, PacketUse::Auto)?;
+                (packets == PacketUse::Auto).then_some(PACKETS_REST)
             },
         })
     }

@@ -16,10 +16,14 @@ pub(super) struct Raw {
 pub(super) struct RawTrace {
     pub(super) ports: Vec<Spanned<i64>>,
     pub(super) comms: Vec<Spanned<String>>,
+    pub(super) units: Vec<Spanned<String>>,
+    pub(super) containers: Vec<Spanned<String>>,
+    pub(super) pods: Vec<Spanned<String>>,
     pub(super) errnos: Vec<Spanned<String>>,
     pub(super) fds: Option<bool>,
     pub(super) warn_at: Option<Vec<Spanned<i64>>>,
     pub(super) interval: Option<Spanned<String>>,
+    pub(super) packets: Option<Spanned<String>>,
 }
 
 #[derive(Debug, Default, Deserialize)]

@@ -43,9 +43,13 @@ fn the_example_is_right() {
         })
         .collect();
     let config = parse(&all).unwrap();
-    assert!(keys >= 12, "{all}");
+    assert_eq!(keys, 16, "{all}");
     assert_eq!(config.trace.filter.ports, [9088]);
-    assert_eq!(config.trace.filter.comms, [Comm::from_bytes(b"nginx")]);
+    assert_eq!(config.trace.filter.processes.comms, [Comm::from_bytes(b"nginx")]);
+    assert_eq!(config.trace.filter.processes.units, ["nginx.service"]);
+    assert_eq!(config.trace.filter.processes.containers.len(), 1);
+    assert_eq!(config.trace.filter.processes.pods, ["web-0"]);
+    assert_eq!(config.trace.packets_rest, parse("").unwrap().trace.packets_rest);
     assert_eq!(config.trace.filter.errnos, [Errno::EMFILE, Errno::ENFILE]);
     assert_eq!(config.output.json_file, Some(PathBuf::from("/var/log/fdtrace/fdtrace.jsonl")));
     assert_eq!(config.metrics.socket, Some(PathBuf::from("/run/fdtrace/metrics.sock")));
@@ -97,4 +101,6 @@ fn off_is_said_so() {
     let config = parse("[trace]\nwarn_at = []\n[metrics]\nlisten = \"\"\n").unwrap();
     assert_eq!(config.trace.warn_at.lowest(), None);
     assert_eq!(config.metrics.listen, None);
+    let always = parse("[trace]\npackets = \"always\"\n").unwrap();
+    assert_eq!(always.trace.packets_rest, None);
 }

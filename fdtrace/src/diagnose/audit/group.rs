@@ -53,7 +53,8 @@ pub fn groups(
             held.iter().map(|listener| listener.socket.listener.clone()).collect();
         on.sort_unstable();
         on.dedup();
-        let key = (process.comm.clone(), process.unit.clone(), process.container.clone(), on);
+        let container = process.container.as_ref().map(|container| container.id.clone());
+        let key = (process.comm.clone(), process.unit.clone(), container, on);
         let at = *by_key.entry(key).or_insert_with(|| {
             groups.push(Group::default());
             groups.len() - 1

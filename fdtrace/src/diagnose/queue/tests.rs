@@ -3,8 +3,8 @@ use std::time::{Duration, SystemTime};
 use super::*;
 use crate::diagnose::fixtures;
 use crate::model::{
-    BootTime, Comm, ConfiguredSysctl, FileFact, ListenerAddress, Pid, ProcessId, Syscall, Thread,
-    ThreadState, Tid, When,
+    BootTime, Comm, ConfiguredSysctl, Container, FileFact, ListenerAddress, Pid, ProcessId,
+    Syscall, Thread, ThreadState, Tid, When,
 };
 
 struct Case {
@@ -66,14 +66,8 @@ impl Case {
 }
 
 fn owner(pid: u32, comm: &str) -> Process {
-    Process {
-        id: ProcessId { pid: Pid(pid), started: BootTime::default() },
-        comm: Comm::from_bytes(comm.as_bytes()),
-        exe: None,
-        cmdline: None,
-        unit: None,
-        container: None,
-    }
+    let id = ProcessId { pid: Pid(pid), started: BootTime::default() };
+    Process::unread(id, Comm::from_bytes(comm.as_bytes()))
 }
 
 fn acceptor(pid: u32, state: ThreadState, cpu: f64) -> Acceptor {
@@ -167,7 +161,7 @@ fn frozen() {
     assert_eq!(commands(&with(unit)), ["systemctl thaw web@1.service"]);
     let odd = Process { unit: Some("web;reboot.service".to_owned()), ..owner(7, "web") };
     assert_eq!(commands(&with(odd)), [""; 0]);
-    let container = Some("0123456789abcdef".to_owned());
+    let container = Some(Container { id: "0123456789abcdef".to_owned(), engine: None });
     let found = with(Process { container, ..owner(7, "web") });
     assert!(texts(&found).contains("container 0123456789ab,"), "{}", texts(&found));
 }
@@ -343,7 +337,8 @@ fn another_namespace_has_its_own_somaxconn() {
         commands(&there),
         ["nsenter --net=/proc/7/ns/net sysctl -w net.core.somaxconn=4096"]
     );
-    let container = with(Some(2), Process { container: Some("x".to_owned()), ..owner(7, "web") });
+    let container = Some(Container { id: "x".to_owned(), engine: None });
+    let container = with(Some(2), Process { container, ..owner(7, "web") });
     assert_eq!(commands(&container), [""; 0]);
     assert!(texts(&container).contains("--sysctl net.core.somaxconn=4096"));
     assert!(commands(&with(None, owner(7, "web")))[0].starts_with("sysctl -w"), "nobody knows");

@@ -127,7 +127,7 @@ fn member(
         uid: number(&status, "Uid:"),
         limits,
         unit: placement.unit.map(|name| Unit { manager: manager(&cgroup, &name), name }),
-        container: placement.container,
+        container: placement.container.map(|container| container.id),
         may_raise_hard: capability(CAP_SYS_RESOURCE),
         above_file_max: capability(CAP_SYS_ADMIN),
         settings: Vec::new(),

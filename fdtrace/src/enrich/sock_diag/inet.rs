@@ -46,10 +46,11 @@ pub(super) fn socket(response: &InetResponse, netns: Option<u32>) -> Option<List
         Nla::SkV6Only(v6_only) => Some(*v6_only),
         _ => None,
     });
+    let ip = header.socket_id.source_address;
     let address = ListenerAddress::Inet {
-        ip: header.socket_id.source_address,
+        ip,
         port: header.socket_id.source_port,
-        dual_stack: v6_only.map(|v6_only| !v6_only),
+        dual_stack: if ip.is_ipv4() { Some(false) } else { v6_only.map(|v6_only| !v6_only) },
     };
     Some(ListeningSocket {
         inode: header.inode.into(),

@@ -44,7 +44,7 @@ pub(super) fn table(file: impl BufRead, netns: Option<u32>) -> io::Result<Vec<Li
             address: ListenerAddress::Inet {
                 ip: entry.local_address.ip(),
                 port: entry.local_address.port(),
-                dual_stack: None,
+                dual_stack: entry.local_address.is_ipv4().then_some(false),
             },
         },
         // Of a listener rx_queue is sk_ack_backlog (net/ipv4/tcp_ipv4.c get_tcp4_sock, v6.18).

@@ -139,9 +139,9 @@ fn tcp_answers() {
     ];
     let (sockets, part) = read(&datagram.concat()).unwrap();
     assert_eq!(part, Part::More);
-    let unknown_drops = inet_socket(Ipv4Addr::new(192, 0, 2, 7).into(), 81, None);
+    let unknown_drops = inet_socket(Ipv4Addr::new(192, 0, 2, 7).into(), 81, Some(false));
     let expected = [
-        inet_socket(Ipv4Addr::LOCALHOST.into(), 80, None),
+        inet_socket(Ipv4Addr::LOCALHOST.into(), 80, Some(false)),
         inet_socket(Ipv6Addr::UNSPECIFIED.into(), 9088, Some(true)),
         inet_socket(Ipv6Addr::LOCALHOST.into(), 9089, Some(false)),
         ListeningSocket { drops: None, ..unknown_drops },
@@ -229,7 +229,7 @@ fn proc_table() {
    0: 0100007F:2380 00000000:0000 0A 00000000:00000081 00:00000000 00000000  1000        0 54321 1 x\n   \
    1: 0100007F:2380 0100007F:A5B2 01 00000000:00000003 00:00000000 00000000  1000        0 54322 1 x\n";
     let sockets = proc_net::table(text.as_bytes(), NETNS).unwrap();
-    let expected = inet_socket(Ipv4Addr::LOCALHOST.into(), 9088, None);
+    let expected = inet_socket(Ipv4Addr::LOCALHOST.into(), 9088, Some(false));
     assert_eq!(sockets, [ListeningSocket { limit: None, drops: None, ..expected }]);
     assert!(proc_net::table(&b""[..], None).unwrap().is_empty());
     for wrong in ["h\n 0: x y 0A z\n", "h\n 0: 0100007F:2380 00000000:0000 0A\n"] {

@@ -14,7 +14,8 @@ use crate::{
         json::{
             self,
             diagnosis::Remedy,
-            view::{Fds, Listener, Process, date, fds, listener_at, process},
+            process::{Process, process},
+            view::{Fds, Listener, date, fds, listener_at},
         },
     },
 };

@@ -6,11 +6,14 @@ use super::text::{INDENT, queue};
 use crate::{
     model::{
         Ancestor, Behaviour, Census, ChainEnd, Diagnosis, Explanation, FdKind, Limit,
-        ListenerReport, PeerShare, Provenance, TcpState,
+        ListenerReport, PeerShare, Process, Provenance, TcpState,
     },
-    output::terminal::{
-        diagnosis::push,
-        words::{address, counted, duration},
+    output::{
+        sanitize,
+        terminal::{
+            diagnosis::push,
+            words::{address, counted, duration},
+        },
     },
 };
 
@@ -30,6 +33,7 @@ pub(super) fn push_all(text: &mut String, explanation: &Explanation) {
             push(text, INDENT, label, &words, None);
         }
     };
+    line("in", explanation.process.as_ref().and_then(place));
     line("on", listeners(&explanation.listeners));
     if let Some(census) = &explanation.census {
         line("fds", Some(kinds(census)));
@@ -51,6 +55,25 @@ fn listed(items: impl Iterator<Item = String>, most: usize) -> String {
         let _ = write!(text, ", {more} more");
     }
     text
+}
+
+/// `container 4f1c0d6f2f5a (docker), where its pid is 7; pod web-0, UID 0f3a…`
+fn place(process: &Process) -> Option<String> {
+    let Process { id, container, pod, ns_pid, .. } = process;
+    let text = |text: &str| sanitize::escape(text.as_bytes());
+    let ns_pid = ns_pid.filter(|pid| *pid != id.pid);
+    let number = ns_pid.map(|pid| format!(", where its pid is {pid}")).unwrap_or_default();
+    let container = container.as_ref().map(|container| {
+        let engine = container.engine.map(|engine| format!(" ({})", engine.name()));
+        format!("container {}{}{number}", text(container.short()), engine.unwrap_or_default())
+    });
+    let namespace = || ns_pid.map(|_| format!("another pid namespace{number}"));
+    let pod = pod.as_ref().map(|pod| match &pod.name {
+        Some(name) => format!("pod {}, UID {}", text(name), text(&pod.uid)),
+        None => format!("pod {}", text(&pod.uid)),
+    });
+    let parts: Vec<String> = container.or_else(namespace).into_iter().chain(pod).collect();
+    (!parts.is_empty()).then(|| parts.join("; "))
 }
 
 /// All that it listens on, where that is more than the first line says.

@@ -16,7 +16,8 @@ use crate::{
     output::json::{
         self,
         diagnosis::Diagnosis,
-        view::{Backlog, Fds, Listener, Process, backlog, date, fds, listener, process},
+        process::{Process, process},
+        view::{Backlog, Fds, Listener, backlog, date, fds, listener},
     },
 };
 

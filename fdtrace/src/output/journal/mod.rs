@@ -184,7 +184,9 @@ impl Entry {
             self.field("FDTRACE_PROCESS", &sanitize::escape(lead.comm.as_bytes()));
             self.field("FDTRACE_PID", &lead.id.pid.to_string());
             self.field("FDTRACE_UNIT", &text(lead.unit.as_ref()));
-            self.field("FDTRACE_CONTAINER", &text(lead.container.as_ref()));
+            let container = lead.container.as_ref().map(|container| &container.id);
+            self.field("FDTRACE_CONTAINER", &text(container));
+            self.field("FDTRACE_POD", &text(lead.pod.as_ref().map(|pod| &pod.uid)));
             // journald adds what it knows of that process, its unit above all: then the entry is also
             // in `journalctl --unit` of that unit (systemd.journal-fields(7)).
             self.field("OBJECT_PID", &lead.id.pid.to_string());

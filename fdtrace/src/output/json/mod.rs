@@ -5,6 +5,7 @@
 
 pub(super) mod diagnosis;
 mod kernel;
+pub(super) mod process;
 #[cfg(test)]
 mod tests;
 pub(super) mod view;

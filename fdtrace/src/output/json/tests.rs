@@ -9,8 +9,9 @@ use serde_json::{Value, json};
 use super::*;
 use crate::{
     model::{
-        Backlog, Door, EpisodeReport, Errno, Failure, FdLimits, FdUsage, Limit, ListenerAddress,
-        LostReport, Outcome, Process, Refused, Summary, Target, UnixName, WarningReport,
+        Backlog, Container, Door, Engine, EpisodeReport, Errno, Failure, FdLimits, FdUsage,
+        Figures, Limit, ListenerAddress, LostReport, Outcome, Pid, Pod, Process, Refused, Summary,
+        Target, UnixName, WarningReport,
     },
     output::fixtures::{
         at, cleared, clock, closed, diagnosed, episode, every, ipv4, lasting, listener, lost,
@@ -55,14 +56,21 @@ impl Schema {
 fn every_shape() -> Vec<Report> {
     let limits =
         |limit| FdUsage { open: None, limits: Some(FdLimits { soft: limit, hard: limit }) };
-    let container = Process { container: Some("4f1c0d".to_owned()), ..process() };
+    let container = |engine, name: Option<&str>| Process {
+        container: Some(Container { id: "4f1c0d".to_owned(), engine }),
+        pod: Some(Pod { uid: "0f3a".to_owned(), name: name.map(str::to_owned) }),
+        user_slice: Some("user-1000.slice".to_owned()),
+        ns_pid: Some(Pid(1)),
+        ..process()
+    };
+    let containers = vec![container(Some(Engine::Crio), Some("web-0")), container(None, None)];
     let mut episodes = vec![
         opened(),
         unknown(),
         updated(),
         socket(),
         EpisodeReport { door: Door::Socketpair, ..socket() },
-        EpisodeReport { door: Door::Accept, owners: vec![container], ..opened() },
+        EpisodeReport { door: Door::Accept, owners: containers, ..opened() },
         EpisodeReport { fds: limits(Limit::Unlimited), ..opened() },
         EpisodeReport { failure: Failure::Errno(Errno(4000)), ..opened() },
         EpisodeReport { owners: vec![stranger(b"\xff\x1b")], ..opened() },
@@ -92,7 +100,7 @@ fn every_shape() -> Vec<Report> {
         EpisodeReport {
             failure: Failure::AcceptQueueFull { syn_queue_full: true },
             backlog: Some(Backlog { requested: Some(u32::MAX), somaxconn: None }),
-            refused: Some(Refused { attempts: 9, connections: None, is_polled: false }),
+            refused: Some(Refused { attempts: 9, connections: None, figures: Figures::Exact }),
             ..overflow()
         },
         syn_queue(Failure::SynQueueFull),
@@ -137,12 +145,14 @@ fn an_opened_episode() {
             r#""process":{"pid":14807,"comm":"dataforwardsrv","exe":"/opt/df/dataforwardsrv","#,
             r#""cmdline":["dataforwardsrv","--port=9088"],"#,
             r#""start_time":"2024-07-29T21:56:41.500Z","unit":"supervisord.service","#,
-            r#""container":null},"#,
+            r#""container":null,"container_runtime":null,"pod":null,"user_slice":null,"#,
+            r#""ns_pid":14807},"#,
             r#""processes":[{"pid":14807,"comm":"dataforwardsrv","#,
             r#""exe":"/opt/df/dataforwardsrv","#,
             r#""cmdline":["dataforwardsrv","--port=9088"],"#,
             r#""start_time":"2024-07-29T21:56:41.500Z","unit":"supervisord.service","#,
-            r#""container":null}],"#,
+            r#""container":null,"container_runtime":null,"pod":null,"user_slice":null,"#,
+            r#""ns_pid":14807}],"#,
             r#""listener":{"family":"inet6","address":"::","port":9088,"path":null,"#,
             r#""netns":4026531840},"target":"listener","failure":"EMFILE","door":"accept4","#,
             r#""syn_queue_full":false,"#,

@@ -7,10 +7,15 @@ use std::{borrow::Cow, net::IpAddr, time::Duration};
 use jiff::Timestamp;
 use serde::{Serialize, Serializer, ser::SerializeMap as _};
 
-use super::{diagnosis::Diagnosis, kernel::Kernel, warning::Warning};
+use super::{
+    diagnosis::Diagnosis,
+    kernel::Kernel,
+    process::{Process, process},
+    warning::Warning,
+};
 use crate::model::{
-    self, BootTime, Door, EpisodeReport, Failure, FdUsage, Limit, ListenerAddress, LostCount,
-    Outcome, Phase, ProbeReport, Report, Target, UnixName, WallClock,
+    self, BootTime, Door, EpisodeReport, Failure, FdUsage, Figures, Limit, ListenerAddress,
+    LostCount, Outcome, Phase, ProbeReport, Report, Target, UnixName, WallClock,
 };
 
 /// Grows when a field changes its meaning or goes away, not when one is added.
@@ -97,17 +102,6 @@ struct Key<'a> {
     failure: Cow<'static, str>,
     door: &'static str,
     syn_queue_full: bool,
-}
-
-#[derive(Clone, Serialize)]
-pub(in crate::output) struct Process<'a> {
-    pid: u32,
-    comm: Cow<'a, str>,
-    exe: Option<Cow<'a, str>>,
-    cmdline: Option<Vec<Cow<'a, str>>>,
-    start_time: String,
-    unit: Option<&'a str>,
-    container: Option<&'a str>,
 }
 
 #[derive(Serialize)]
@@ -253,11 +247,15 @@ impl<'a> Episode<'a> {
                 limit: limit.into(),
             }),
             backlog: report.backlog.map(backlog),
-            refused: report.refused.map(|model::Refused { attempts, connections, is_polled }| {
+            refused: report.refused.map(|model::Refused { attempts, connections, figures }| {
                 Refused {
                     attempts,
                     connections,
-                    figures: if is_polled { "polled" } else { "exact" },
+                    figures: match figures {
+                        Figures::Exact => "exact",
+                        Figures::AtLeast => "at_least",
+                        Figures::AtMost => "polled",
+                    },
                 }
             }),
             first: date(report.first, clock),
@@ -316,22 +314,6 @@ fn probe_list<'a>(probes: &'a [ProbeReport]) -> Vec<Probe<'a>> {
         refused: report.refused.iter().map(refused).collect(),
     };
     probes.iter().map(probe).collect()
-}
-
-pub(in crate::output) fn process<'a>(
-    process: &'a model::Process,
-    clock: &WallClock,
-) -> Process<'a> {
-    let model::Process { id, comm, exe, cmdline, unit, container } = process;
-    Process {
-        pid: id.pid.0,
-        comm: text(comm.as_bytes()),
-        exe: exe.as_deref().map(std::path::Path::to_string_lossy),
-        cmdline: cmdline.as_ref().map(|list| list.iter().map(|argument| text(argument)).collect()),
-        start_time: date(id.started, clock),
-        unit: unit.as_deref(),
-        container: container.as_deref(),
-    }
 }
 
 pub(in crate::output) fn listener(listener: &model::Listener) -> Listener<'_> {
@@ -417,6 +399,6 @@ pub(super) fn seconds(duration: Duration) -> f64 {
 }
 
 /// As text, invalid UTF-8 replaced.
-fn text(bytes: &[u8]) -> Cow<'_, str> {
+pub(super) fn text(bytes: &[u8]) -> Cow<'_, str> {
     String::from_utf8_lossy(bytes)
 }

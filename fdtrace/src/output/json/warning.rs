@@ -2,8 +2,9 @@
 
 use serde::Serialize;
 
-use super::view::{
-    AcceptQueue, Fds, Listener, Process, date, fds, listener, process, seconds, target,
+use super::{
+    process::{Process, process},
+    view::{AcceptQueue, Fds, Listener, date, fds, listener, seconds, target},
 };
 use crate::model::{self, FdUsage, Outcome, Resource, WallClock, WarningReport};
 

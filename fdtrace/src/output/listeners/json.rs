@@ -10,7 +10,8 @@ use crate::{
     model::{self, LimitSource, ListenerReport, ListenersReport, Risk, WallClock},
     output::json::{
         self,
-        view::{Backlog, Fds, Listener, Process, backlog, date, fds, listener, process},
+        process::{Process, process},
+        view::{Backlog, Fds, Listener, backlog, date, fds, listener},
     },
 };
 

@@ -160,7 +160,7 @@ fn lines(report: &ListenersReport) -> (String, Vec<Value>) {
 /// Byte for byte, in the order that a person reads them in.
 #[test]
 fn json() {
-    let process = r#"{"pid":14807,"comm":"dataforwardsrv","exe":"/opt/df/dataforwardsrv","cmdline":["dataforwardsrv","--port=9088"],"start_time":"2024-07-29T21:56:41.500Z","unit":"supervisord.service","container":null}"#;
+    let process = r#"{"pid":14807,"comm":"dataforwardsrv","exe":"/opt/df/dataforwardsrv","cmdline":["dataforwardsrv","--port=9088"],"start_time":"2024-07-29T21:56:41.500Z","unit":"supervisord.service","container":null,"container_runtime":null,"pod":null,"user_slice":null,"ns_pid":14807}"#;
     let expected = [
         r#"{"schema":1,"time":"2024-07-29T21:56:43.120Z","kind":"listener","process":"#,
         process,

@@ -5,8 +5,8 @@ use super::{
     words::{Times, Tone, counted, duration, failed_calls, headline, on_what, rate, who, why},
 };
 use crate::model::{
-    AcceptQueue, Cause, Ceiling, Certainty, EpisodeReport, Failure, FdUsage, FileHandles, Known,
-    Limit, Outcome, Phase, Refused,
+    AcceptQueue, Cause, Ceiling, Certainty, EpisodeReport, Failure, FdUsage, Figures, FileHandles,
+    Known, Limit, Outcome, Phase, Refused,
 };
 
 /// Between the parts of a line: wider than the spaces inside of one.
@@ -88,7 +88,7 @@ fn refused(report: &EpisodeReport) -> Refused {
     report.refused.unwrap_or(Refused {
         attempts: report.count,
         connections: None,
-        is_polled: false,
+        figures: Figures::Exact,
     })
 }
 

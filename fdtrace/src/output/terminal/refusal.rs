@@ -1,7 +1,7 @@
 //! Clients that a listener refused: how many, and against which limit.
 
 use super::words::counted;
-use crate::model::{AcceptQueue, Backlog, Failure, Refused};
+use crate::model::{AcceptQueue, Backlog, Failure, Figures, Refused};
 
 /// What happened to clients: `214 connections refused (612 attempts)`, `12 SYNs dropped
 /// (3 clients)`, `12 SYNs answered by cookies`.
@@ -26,13 +26,15 @@ pub(super) fn refused(failure: Failure, refused: Refused) -> String {
 /// The short form: `214 connections refused`, or `612 attempts refused` where nobody could tell
 /// clients apart.
 pub(super) fn connections(refused: Refused) -> String {
-    match clients(refused) {
-        Some(clients) => format!("{} refused", counted(clients, "connection")),
-        None if refused.is_polled => {
-            format!("at most {} refused", counted(refused.attempts, "attempt"))
-        }
-        None => format!("{} refused", counted(refused.attempts, "attempt")),
+    if let Some(clients) = clients(refused) {
+        return format!("{} refused", counted(clients, "connection"));
     }
+    let bound = match refused.figures {
+        Figures::Exact => "",
+        Figures::AtLeast => "at least ",
+        Figures::AtMost => "at most ",
+    };
+    format!("{bound}{} refused", counted(refused.attempts, "attempt"))
 }
 
 /// An estimate can be off; more clients than attempts it shall not be, nor none behind some.
@@ -93,7 +95,7 @@ mod tests {
             (Failure::SynCookieSent, 1, None, "1 SYN answered by a cookie"),
         ];
         for (failure, attempts, connections, expected) in cases {
-            let what = Refused { attempts, connections, is_polled: false };
+            let what = Refused { attempts, connections, figures: Figures::Exact };
             assert_eq!(refused(failure, what), expected);
         }
     }

@@ -65,8 +65,8 @@ pub(in crate::output) fn headline(word: &str, tone: Tone, colour: Colour) -> Str
     format!("\x1b[{code}m{word}\x1b[0m{padding}")
 }
 
-/// `dataforwardsrv[14807]`, `nginx[812] +3` where others own the listener too, `?` where nobody is
-/// known to.
+/// `dataforwardsrv[14807]`, `nginx[812] +3` where others own the listener too, `nginx[14807] (7 in
+/// 4f1c0d6f2f5a)` in a container, `?` where nobody is known to.
 pub(in crate::output) fn who(owners: &[Process]) -> String {
     let [lead, others @ ..] = owners else {
         return "?".to_owned();
@@ -77,10 +77,31 @@ pub(in crate::output) fn who(owners: &[Process]) -> String {
     }
     // Writing to a String cannot fail.
     let _ = write!(text, "[{}]", lead.id.pid);
+    if let Some(place) = place(lead) {
+        let _ = write!(text, " ({place})");
+    }
     if !others.is_empty() {
         let _ = write!(text, " +{}", others.len());
     }
     text
+}
+
+/// `7 in 4f1c0d6f2f5a`, `7 in pod web-0`: the container that a process is in, and its number there
+/// where that is another.
+fn place(process: &Process) -> Option<String> {
+    let Process { id, container, pod, ns_pid, .. } = process;
+    let place = match (pod.as_ref().and_then(|pod| pod.name.as_deref()), container) {
+        (Some(name), _) => Some(format!("in pod {}", sanitize::escape(name.as_bytes()))),
+        (None, Some(container)) => {
+            Some(format!("in {}", sanitize::escape(container.short().as_bytes())))
+        }
+        (None, None) => None,
+    };
+    match (ns_pid.filter(|pid| *pid != id.pid), place) {
+        (Some(pid), Some(place)) => Some(format!("{pid} {place}")),
+        (Some(pid), None) => Some(format!("{pid} in its pid namespace")),
+        (None, place) => place,
+    }
 }
 
 /// Why it failed: `EMFILE`, `accept queue full`.
@@ -170,6 +191,33 @@ pub(super) fn rate(count: u64, period: Duration) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::{
+        model::{Container, Engine, Pid, Pod},
+        output::fixtures::process,
+    };
+
+    #[test]
+    fn who_is_in_a_container() {
+        let container = |engine, id: &str| Some(Container { id: id.to_owned(), engine });
+        let pod = |name: &str| Some(Pod { uid: "0f3a".to_owned(), name: Some(name.to_owned()) });
+        let long = "4f1c0d6f2f5a4e7c9b8a7d6e5f4c3b2a1908f7e6d5c4b3a29180706050403020";
+        let of = |pid, container, pod| {
+            let owner = Process { ns_pid: Some(Pid(pid)), container, pod, ..process() };
+            who(&[owner, process()])
+        };
+        let name = "dataforwardsrv[14807]";
+        assert_eq!(of(14807, None, None), format!("{name} +1"));
+        assert_eq!(of(7, None, None), format!("{name} (7 in its pid namespace) +1"));
+        assert_eq!(of(7, container(None, long), None), format!("{name} (7 in 4f1c0d6f2f5a) +1"));
+        let podman = container(Some(Engine::Podman), long);
+        assert_eq!(of(14807, podman.clone(), None), format!("{name} (in 4f1c0d6f2f5a) +1"));
+        assert_eq!(of(7, podman, pod("web-0")), format!("{name} (7 in pod web-0) +1"));
+        // Not cut: it is a name.
+        let lxc = container(Some(Engine::Lxc), "web-of-the-shop");
+        assert_eq!(of(7, lxc, None), format!("{name} (7 in web-of-the-shop) +1"));
+        let hostile = container(Some(Engine::Lxc), "\x1b[31m");
+        assert!(!of(7, hostile, None).contains('\x1b'));
+    }
 
     #[test]
     fn durations() {

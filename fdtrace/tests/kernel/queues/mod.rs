@@ -6,12 +6,14 @@ mod clients;
 mod closing;
 mod device;
 mod diagnosed;
+mod endurance;
 mod final_ack;
 mod flood;
 mod metrics;
 mod network;
 mod owners;
 mod polled;
+mod resting;
 mod segments;
 mod silence;
 mod syn;
@@ -27,7 +29,9 @@ pub(crate) const TESTS: &[&[Test]] = &[
     closing::TESTS,
     owners::TESTS,
     polled::TESTS,
+    resting::TESTS,
     flood::TESTS,
     diagnosed::TESTS,
+    endurance::TESTS,
     metrics::TESTS,
 ];

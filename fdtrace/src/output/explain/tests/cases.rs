@@ -246,5 +246,8 @@ pub(super) fn report(explanations: Vec<Explanation>) -> ExplainReport {
 
 pub(super) fn bystander(pid: u32) -> Bystander {
     let id = ProcessId { pid: Pid(pid), ..process().id };
-    Bystander { process: Process { id, ..process() }, fds: fds(u64::from(pid)) }
+    Bystander {
+        process: Process { id, ns_pid: Some(id.pid), ..process() },
+        fds: fds(u64::from(pid)),
+    }
 }

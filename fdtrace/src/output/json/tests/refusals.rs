@@ -21,7 +21,7 @@ fn a_refusal() {
 
     let unknown = value(&episode(EpisodeReport {
         backlog: Some(Backlog { requested: None, somaxconn: None }),
-        refused: Some(Refused { attempts: 9, connections: None, is_polled: false }),
+        refused: Some(Refused { attempts: 9, connections: None, figures: Figures::Exact }),
         ..overflow()
     }));
     assert_eq!(unknown["backlog"], json!({"requested": null, "somaxconn": null}));

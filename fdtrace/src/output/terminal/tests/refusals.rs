@@ -1,6 +1,7 @@
 //! Clients that a listener refused.
 
 use super::*;
+use crate::model::Figures;
 
 #[test]
 fn a_full_accept_queue_from_its_first_refusal_to_its_end() {
@@ -29,7 +30,7 @@ fn a_full_accept_queue_from_its_first_refusal_to_its_end() {
         "21:58:01.440 unfinished nginx[812] +3 *:80  accept queue full  \
          after 1m18s: 214 connections refused (3112 attempts) so far",
     );
-    let refused = Some(Refused { attempts: 1, connections: Some(1), is_polled: false });
+    let refused = Some(Refused { attempts: 1, connections: Some(1), figures: Figures::Exact });
     line(
         EpisodeReport { count: 1, refused, ..over(overflow(), Outcome::Recovered) },
         "21:58:01.440 RECOVERED  nginx[812] +3 *:80  accept queue full  \
@@ -94,7 +95,7 @@ fn what_is_unknown_of_a_refusal_is_left_out() {
         },
         "21:56:43.120 OVERFLOW   ? 192.0.2.7:9088  accept queue full  9 attempts refused",
     );
-    let refused = Some(Refused { attempts: 9, connections: None, is_polled: false });
+    let refused = Some(Refused { attempts: 9, connections: None, figures: Figures::Exact });
     let backlog = Some(Backlog { requested: None, somaxconn: None });
     line(
         EpisodeReport { backlog, refused, ..overflow() },
@@ -128,7 +129,7 @@ fn where_the_limit_comes_from() {
 
 #[test]
 fn clients_refused_because_a_call_fails() {
-    let refused = Some(Refused { attempts: 612, connections: Some(214), is_polled: false });
+    let refused = Some(Refused { attempts: 612, connections: Some(214), figures: Figures::Exact });
     line(
         EpisodeReport { refused, ..updated() },
         "21:56:48.120 ongoing    dataforwardsrv[14807] *:9088  EMFILE  +7 (1/s)  \
@@ -144,12 +145,12 @@ fn clients_refused_because_a_call_fails() {
         "21:58:01.440 unfinished dataforwardsrv[14807] *:9088  EMFILE  \
          after 1 failed accept, 214 connections refused so far",
     );
-    let refused = Some(Refused { attempts: 612, connections: None, is_polled: false });
+    let refused = Some(Refused { attempts: 612, connections: None, figures: Figures::Exact });
     line(
         EpisodeReport { refused, ..closed(Outcome::Recovered) },
         "21:58:01.440 RECOVERED  dataforwardsrv[14807] *:9088  EMFILE  \
          after 1m18s: 119 failed accepts, 612 attempts refused",
     );
-    let refused = Some(Refused { attempts: 0, connections: Some(0), is_polled: false });
+    let refused = Some(Refused { attempts: 0, connections: Some(0), figures: Figures::Exact });
     assert_eq!(text(&episode(EpisodeReport { refused, ..updated() })), text(&episode(updated())));
 }

@@ -79,34 +79,32 @@ impl Sockets {
         if self.tcp.is_none() && self.unix.is_none() {
             return Ok(());
         }
-        let run = move || {
-            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-            let served = runtime.and_then(|runtime| runtime.block_on(self.run(sources)));
-            if let Err(error) = served {
-                log::error!("metrics are not served: {error}");
-            }
-        };
-        thread::Builder::new().name("fdtrace-metrics".to_owned()).spawn(run).map(|_| ())
-    }
-
-    async fn run(self, sources: Sources) -> io::Result<()> {
+        // All that takes descriptors is here, where a failure ends the start.
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let inside = runtime.enter();
         let tcp = self.tcp.map(TcpListener::from_std).transpose()?;
         let unix = self.unix.map(UnixListener::from_std).transpose()?;
-        let on_tcp = async {
-            if let Some(tcp) = &tcp {
-                let accept = async || tcp.accept().await.map(|(stream, _)| stream);
-                serve(accept, &sources).await;
-            }
-        };
-        let on_unix = async {
-            if let Some(unix) = &unix {
-                let accept = async || unix.accept().await.map(|(stream, _)| stream);
-                serve(accept, &sources).await;
-            }
-        };
-        tokio::join!(on_tcp, on_unix);
-        Ok(())
+        drop(inside);
+        let run = move || runtime.block_on(run(tcp, unix, sources));
+        thread::Builder::new().name("fdtrace-metrics".to_owned()).spawn(run).map(|_| ())
     }
+}
+
+/// Answers on both, for ever.
+async fn run(tcp: Option<TcpListener>, unix: Option<UnixListener>, sources: Sources) {
+    let on_tcp = async {
+        if let Some(tcp) = &tcp {
+            let accept = async || tcp.accept().await.map(|(stream, _)| stream);
+            serve(accept, &sources).await;
+        }
+    };
+    let on_unix = async {
+        if let Some(unix) = &unix {
+            let accept = async || unix.accept().await.map(|(stream, _)| stream);
+            serve(accept, &sources).await;
+        }
+    };
+    tokio::join!(on_tcp, on_unix);
 }
 
 fn bind_tcp(address: SocketAddr) -> anyhow::Result<net::TcpListener> {

@@ -28,3 +28,5 @@ pub mod doctor;
 pub mod explain;
 
 pub mod audit;
+
+pub mod daemon;

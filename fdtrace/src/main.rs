@@ -10,10 +10,10 @@ use anyhow::Context as _;
 use fdtrace::{
     audit,
     cli::{
-        self, AuditSettings, ColourChoice, DoctorSettings, ExitCode, ExplainSettings,
-        ListenersSettings, Settings, TraceSettings,
+        self, AuditSettings, ColourChoice, ConfigError, DaemonSettings, DoctorSettings, ExitCode,
+        ExplainSettings, ListenersSettings, Settings, TraceSettings,
     },
-    doctor, explain,
+    daemon, doctor, explain,
     kernel::{HostError, Options},
     listeners,
     model::DoctorVerdict as Verdict,
@@ -39,17 +39,22 @@ fn main() -> process::ExitCode {
         Settings::SelfTest => doctor::misbehave().map(|()| ExitCode::Clean),
         Settings::Explain(settings) => explain(&settings),
         Settings::Audit(settings) => audit(&settings),
+        Settings::Daemon(settings) => daemon(&settings),
     };
     let code = result.unwrap_or_else(|error| {
         let _ = writeln!(io::stderr(), "fdtrace: {error:#}");
         match error.downcast_ref::<HostError>() {
             Some(HostError::NotPermitted(_)) => ExitCode::NotPermitted,
             Some(HostError::Unsupported(_)) => ExitCode::Unsupported,
+            None if error.is::<ConfigError>() => ExitCode::Usage,
             None => ExitCode::Runtime,
         }
     });
     code.into()
 }
+
+/// More lines than anybody reads.
+const MOST_LINES: usize = 16_384;
 
 fn trace(settings: TraceSettings) -> anyhow::Result<ExitCode> {
     init_log(settings.verbose);
@@ -71,6 +76,7 @@ fn trace(settings: TraceSettings) -> anyhow::Result<ExitCode> {
         interval: settings.interval,
         thresholds: settings.warn_at,
         packets_rest: settings.packets_rest,
+        most_lines: MOST_LINES,
         duration: settings.duration,
         output: io::stdout().as_fd().try_clone_to_owned().ok(),
     };
@@ -110,6 +116,16 @@ fn audit(settings: &AuditSettings) -> anyhow::Result<ExitCode> {
     init_log(settings.verbose);
     let fail = audit::audit(settings, colour(settings.colour), &mut io::stdout())?;
     Ok(if fail { ExitCode::Exhaustion } else { ExitCode::Clean })
+}
+
+fn daemon(settings: &DaemonSettings) -> anyhow::Result<ExitCode> {
+    init_log_from(log::LevelFilter::Info, settings.verbose);
+    if settings.check {
+        daemon::check(settings, &mut io::stdout())?;
+    } else {
+        runtime()?.block_on(daemon::run(settings, colour(ColourChoice::Auto)))?;
+    }
+    Ok(ExitCode::Clean)
 }
 
 /// One thread: records are rare, and a second thread would wake up for nothing.

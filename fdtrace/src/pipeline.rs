@@ -3,6 +3,7 @@
 //! One task, one thread: a record is handled to the end before the next one is looked at. Besides
 //! records, only a tick a second wakes it up.
 
+mod attend;
 mod follow;
 mod host;
 mod investigate;
@@ -23,6 +24,7 @@ use tokio::{
     time::{Instant, sleep_until},
 };
 
+pub use self::attend::{Ask, Attendant, Attended};
 use self::{tick::Ticks, trace::Trace};
 use crate::{
     kernel::Options,
@@ -47,6 +49,8 @@ pub struct Config {
     /// After how long a time without anything to see the packet program is detached until there may
     /// be something; `None` is never.
     pub packets_rest: Option<Duration>,
+    /// How many lines of the totals are kept, at some 3 KiB each; the oldest become one number.
+    pub most_lines: usize,
     /// When to stop by itself.
     pub duration: Option<Duration>,
     /// The descriptor reports are written to, where its reader can go away: a run with nothing to
@@ -68,14 +72,31 @@ pub enum End {
 
 /// Traces until a signal, the end of the duration, or a closed output.
 pub async fn trace(config: Config, sink: &mut dyn Sink) -> anyhow::Result<End> {
-    match run(config, sink).await {
+    end(run(config, sink, None).await)
+}
+
+/// The same, looked after: somebody is told how it goes, and may ask.
+pub async fn attend(
+    config: Config,
+    sink: &mut dyn Sink,
+    attended: Attended<'_>,
+) -> anyhow::Result<End> {
+    end(run(config, sink, Some(attended)).await)
+}
+
+fn end(result: Result<bool, Stop>) -> anyhow::Result<End> {
+    match result {
         Ok(exhaustion) => Ok(End::Done { exhaustion }),
         Err(Stop::OutputClosed) => Ok(End::OutputClosed),
         Err(Stop::Failed(error)) => Err(error),
     }
 }
 
-async fn run(mut config: Config, sink: &mut dyn Sink) -> Result<bool, Stop> {
+async fn run(
+    mut config: Config,
+    sink: &mut dyn Sink,
+    mut attended: Option<Attended<'_>>,
+) -> Result<bool, Stop> {
     // Before attaching, so that a signal never meets the default action.
     let mut interrupt = signal(SignalKind::interrupt()).context("handle SIGINT")?;
     let mut terminate = signal(SignalKind::terminate()).context("handle SIGTERM")?;
@@ -85,6 +106,9 @@ async fn run(mut config: Config, sink: &mut dyn Sink) -> Result<bool, Stop> {
     let mut trace = Trace::new(config)?;
     let deadline = duration.map(|duration| Instant::now() + duration);
     trace.start(sink)?;
+    if let Some(attended) = &mut attended {
+        attended.attached(&mut trace)?;
+    }
 
     let mut ticks = Ticks::every(TICK).context("make a timer")?;
     loop {
@@ -99,12 +123,19 @@ async fn run(mut config: Config, sink: &mut dyn Sink) -> Result<bool, Stop> {
             tick = ticks.next() => {
                 tick.context("wait for the timer")?;
                 trace.tick(sink)?;
+                if let Some(attended) = &mut attended {
+                    attended.attendant.ticked();
+                }
             }
+            ask = attend::next(attended.as_mut()) => attend::answer(ask, &mut trace, sink)?,
             () = closed(output.as_ref()), if output.is_some() => return Err(Stop::OutputClosed),
             _ = interrupt.recv() => break,
             _ = terminate.recv() => break,
             () = sleep_until(deadline.unwrap_or_else(Instant::now)), if deadline.is_some() => break,
         }
+    }
+    if let Some(attended) = &mut attended {
+        attended.attendant.stopping();
     }
     trace.finish(sink)
 }

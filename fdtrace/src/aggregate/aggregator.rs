@@ -1,7 +1,9 @@
 //! Counts, episodes and totals.
 
+mod figures;
+
 use std::{
-    collections::{BTreeMap, HashMap, HashSet, hash_map::Entry},
+    collections::{BTreeMap, HashMap, HashSet},
     time::Duration,
 };
 
@@ -9,17 +11,18 @@ use super::{
     episode::Episode,
     slots::{SlotCount, Slots},
     subject::{Subject, SubjectId, SubjectKey},
+    tally::Tally,
 };
 use crate::model::{
     Backlog, BootTime, EpisodeReport, Errno, Failure, FailureEvent, FdLimits, FdUsage, Figures,
     Filter, Phase, Process, ProcessId, Report, SystemLimits, Total,
 };
 
-/// The most lines the totals have. The oldest that are over are folded into one number.
-const MAX_SUBJECTS: usize = 16_384;
-
 /// How long an episode of refused clients waits for the name of the listener's owner.
 const OWNER_PATIENCE: Duration = Duration::from_millis(800);
+
+/// Refused segments, by network namespace and why.
+pub type Refused = HashMap<(u32, Failure), u64>;
 
 /// What the aggregator has to ask.
 pub trait Host {
@@ -57,6 +60,9 @@ pub struct Settings {
     pub filter: Filter,
     /// The time between two reports of an episode that lasts.
     pub interval: Duration,
+    /// The most lines the totals have, at some 3 KiB each: the oldest that are over are folded into
+    /// one number.
+    pub most_lines: usize,
 }
 
 /// Everything that is counted and reported.
@@ -72,6 +78,10 @@ pub struct Aggregator {
     next_id: SubjectId,
     episodes: HashMap<SubjectKey, Episode>,
     folded: u64,
+    /// Refused segments of folded lines.
+    folded_refused: Refused,
+    /// What metrics show, where there are any.
+    tally: Option<Tally>,
 }
 
 impl Aggregator {
@@ -87,6 +97,8 @@ impl Aggregator {
             next_id: 0,
             episodes: HashMap::new(),
             folded: 0,
+            folded_refused: Refused::new(),
+            tally: None,
         }
     }
 
@@ -242,17 +254,6 @@ impl Aggregator {
         totals
     }
 
-    /// All failures of a kind in a network namespace, whoever asked for what.
-    #[must_use]
-    pub fn seen(&self, netns: u32, is_it: impl Fn(Failure) -> bool) -> u64 {
-        let there = |subject: &&Subject| {
-            let listener = subject.key.target.listener();
-            listener.is_some_and(|listener| listener.netns == Some(netns))
-        };
-        let subjects = self.subjects.values().filter(there);
-        subjects.filter(|subject| is_it(subject.key.failure)).map(|subject| subject.total).sum()
-    }
-
     /// What programs have counted of each socket's refused clients, as the kernel side has it now.
     #[must_use]
     pub fn counted(&self, host: &impl Host) -> HashMap<u64, Counted> {
@@ -323,8 +324,7 @@ impl Aggregator {
     }
 
     fn wants(&self, subject: &Subject) -> bool {
-        let Subject { owners, key, .. } = subject;
-        self.settings.filter.wants(owners, &key.target, key.failure)
+        figures::wants(&self.settings.filter, subject)
     }
 
     fn advance_all(&mut self, now: BootTime, host: &impl Host) -> Vec<Report> {
@@ -343,6 +343,9 @@ impl Aggregator {
         let (id, new) = self.slots.advance(slot, count)?;
         let Some(subject) = self.subjects.get_mut(&id) else {
             self.folded += new;
+            if let Some(tally) = &mut self.tally {
+                tally.take_unknown(new);
+            }
             return None;
         };
         if new > 0 {
@@ -381,28 +384,22 @@ impl Aggregator {
         }
         let mut episode = Episode::open(subject, now, host);
         let report = episode.report(Phase::Opened, now, host);
+        if let Some(tally) = &mut self.tally {
+            *tally.opened.entry(key.failure).or_default() += 1;
+        }
         self.episodes.insert(key, episode);
         Some(Report::Episode(Box::new(report)))
     }
 
     /// Keeps the number of lines bounded.
     fn fold(&mut self) {
-        while self.subjects.len() > MAX_SUBJECTS {
+        while self.subjects.len() > self.settings.most_lines {
             let episodes = &self.episodes;
             let is_open = |subject: &Subject| episodes.contains_key(&subject.key.episode());
             let over = self.subjects.iter().find(|(_, subject)| !is_open(subject));
             let Some((&id, _)) = over else { return };
             if let Some(subject) = self.subjects.remove(&id) {
-                self.folded += subject.total;
-                self.ids.remove(&subject.key);
-                if let Some(inode) = subject.key.inode
-                    && let Entry::Occupied(mut of) = self.refusing.entry(inode)
-                {
-                    of.get_mut().retain(|other| *other != id);
-                    if of.get().is_empty() {
-                        of.remove();
-                    }
-                }
+                self.forget(id, subject);
             }
         }
     }

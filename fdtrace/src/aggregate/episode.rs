@@ -11,7 +11,8 @@ use super::{
 };
 use crate::model::{
     AcceptQueue, Backlog, BootTime, Ceiling, EpisodeReport, Errno, Failure, FailureSample,
-    FdLimits, FdUsage, Figures, FileHandles, Met, Outcome, Phase, Process, Refused, Target,
+    FdLimits, FdUsage, Figures, FileHandles, Met, OpenEpisode, Outcome, Phase, Process, Refused,
+    Target,
 };
 
 /// An episode of failed calls ends after so long without one: twice the longest pause after EMFILE
@@ -112,6 +113,15 @@ impl Episode {
 
     pub(super) fn inodes(&self) -> impl Iterator<Item = u64> {
         self.owners.keys().copied()
+    }
+
+    pub(super) fn to_open(&self) -> OpenEpisode {
+        OpenEpisode {
+            owners: self.all_owners(),
+            target: self.key.target.clone(),
+            failure: self.key.failure,
+            cause: None,
+        }
     }
 
     fn lead(&self) -> Option<&Process> {

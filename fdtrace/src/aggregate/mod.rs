@@ -7,10 +7,11 @@ mod aggregator;
 mod episode;
 mod slots;
 mod subject;
+mod tally;
 #[cfg(test)]
 mod tests;
 mod warnings;
 
-pub use aggregator::{Aggregator, Counted, Host, Settings};
+pub use aggregator::{Aggregator, Counted, Host, Refused, Settings};
 pub use slots::SlotCount;
 pub use warnings::{Sample, Warnings, Watched};

@@ -70,6 +70,8 @@ pub(super) struct Subject {
     pub(super) waiting_unseen: u64,
     /// What the total is.
     pub(super) figures: Figures,
+    /// Those of `total` that metrics have.
+    pub(super) tallied: u64,
 }
 
 impl Subject {
@@ -90,6 +92,7 @@ impl Subject {
             waiting: 0,
             waiting_unseen: 0,
             figures: Figures::Exact,
+            tallied: 0,
         }
     }
 

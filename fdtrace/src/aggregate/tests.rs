@@ -15,6 +15,8 @@ use crate::model::{
     Target, Tid,
 };
 
+mod tally;
+
 const NO_SLOTS: [u32; 0] = [];
 const LIMITS: FdLimits = FdLimits { soft: Limit::Of(1024), hard: Limit::Of(4096) };
 
@@ -116,7 +118,7 @@ fn owners(event: &FailureEvent) -> Vec<Process> {
 }
 
 fn aggregator(filter: Filter) -> Aggregator {
-    Aggregator::new(Settings { filter, interval: Duration::from_secs(5) })
+    Aggregator::new(Settings { filter, interval: Duration::from_secs(5), most_lines: 16_384 })
 }
 
 fn episode(report: Report) -> EpisodeReport {
@@ -351,8 +353,9 @@ fn an_overflow_waits_for_its_owner_and_is_one_episode_at_both_doors() {
     let counts: Vec<_> =
         aggregator.totals().iter().map(|total| (total.door, total.count)).collect();
     assert_eq!(counts, [(Door::Syn, 30), (Door::Ack, 2)]);
-    assert_eq!(aggregator.seen(1, Failure::is_refusal), 32);
-    assert_eq!(aggregator.seen(2, Failure::is_refusal), 0);
+    let refused = aggregator.refused();
+    assert!(refused.keys().all(|(netns, _)| *netns == 1), "{refused:?}");
+    assert_eq!(refused.values().sum::<u64>(), 32);
 }
 
 #[test]

@@ -91,6 +91,12 @@ impl Warnings {
         self.watched.get(&what).into_iter().flat_map(|watch| watch.samples.iter().copied())
     }
 
+    /// How full it was at the last look, where it was warned of and that is not over.
+    #[must_use]
+    pub fn raised(&self, what: Watched) -> Option<Gauge> {
+        self.watched.get(&what).filter(|watch| watch.level > 0).map(|watch| watch.gauge)
+    }
+
     /// Takes a look. `is_superseded`: an episode tells of its exhaustion already.
     pub fn look(
         &mut self,

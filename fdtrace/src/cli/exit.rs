@@ -8,7 +8,7 @@ pub enum ExitCode {
     Clean = 0,
     /// Something failed while running, or what was asked for is not there.
     Runtime = 1,
-    /// The command line is wrong.
+    /// The command line is wrong, or the configuration.
     Usage = 2,
     /// The host cannot be traced.
     Unsupported = 3,

@@ -4,6 +4,8 @@
 //! that tell what to type instead. Nothing here touches the host, prints, or ends the program.
 
 mod audit;
+mod config;
+mod daemon;
 mod doctor;
 mod exit;
 mod explain;
@@ -15,6 +17,10 @@ mod value;
 mod which;
 
 pub use audit::AuditSettings;
+pub use config::{
+    ConfigError, DaemonConfig, Journal, MetricsConfig, OutputConfig, Stdout, TraceConfig,
+};
+pub use daemon::{CONFIG_FILE, DaemonSettings};
 pub use doctor::{DoctorSettings, SELF_TEST};
 pub use exit::ExitCode;
 pub use explain::ExplainSettings;
@@ -30,6 +36,7 @@ use crate::{
     model::{Errno, Thresholds},
 };
 use audit::AuditArgs;
+use daemon::DaemonArgs;
 use doctor::DoctorArgs;
 use explain::ExplainArgs;
 use listeners::ListenersArgs;
@@ -51,6 +58,7 @@ Examples:
   fdtrace doctor                             does it work here; what a bug report needs
   fdtrace explain :9088                      why that one runs out, and what to do
   fdtrace audit                              what would run out under load
+  fdtrace daemon                             always on: metrics, journald, a file of settings
 
 Exit codes:
   0   stopped by Ctrl-C, SIGTERM, --duration, or a reader that closed the pipe
@@ -99,6 +107,9 @@ enum Command {
     /// Check the limits of every listener's process before they bite: for you, cron and CI
     #[command(after_help = audit::AFTER_HELP)]
     Audit(AuditArgs),
+    /// Report failed calls for months: a configuration file, metrics, journald, JSON to a file
+    #[command(after_help = daemon::AFTER_HELP)]
+    Daemon(DaemonArgs),
 }
 
 #[derive(Debug, Args)]
@@ -201,6 +212,7 @@ where
         Some(Command::SelfTest) => Settings::SelfTest,
         Some(Command::Explain(explain)) => Settings::Explain(explain.into()),
         Some(Command::Audit(audit)) => Settings::Audit(audit.into()),
+        Some(Command::Daemon(daemon)) => Settings::Daemon(daemon.into()),
         Some(Command::Trace(trace)) => Settings::Trace(trace.into()),
         None => Settings::Trace(cli.trace.into()),
     })

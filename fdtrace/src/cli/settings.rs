@@ -4,7 +4,9 @@ use std::{ffi::OsStr, path::PathBuf, time::Duration};
 
 use clap::ValueEnum;
 
-use super::{AuditSettings, DoctorSettings, ExplainSettings, ListenersSettings, TraceArgs};
+use super::{
+    AuditSettings, DaemonSettings, DoctorSettings, ExplainSettings, ListenersSettings, TraceArgs,
+};
 use crate::{
     kernel::Request,
     model::{Filter, Thresholds},
@@ -25,6 +27,8 @@ pub enum Settings {
     Explain(ExplainSettings),
     /// `fdtrace audit`.
     Audit(AuditSettings),
+    /// `fdtrace daemon`.
+    Daemon(DaemonSettings),
 }
 
 /// Settings of `fdtrace trace`.

@@ -393,6 +393,7 @@ fn help_is_as_written_down() {
         (&["fdtrace", "doctor", "--help"], "doctor.txt", include_str!("doctor.txt")),
         (&["fdtrace", "explain", "--help"], "explain.txt", include_str!("explain.txt")),
         (&["fdtrace", "audit", "--help"], "audit.txt", include_str!("audit.txt")),
+        (&["fdtrace", "daemon", "--help"], "daemon.txt", include_str!("daemon.txt")),
     ];
     for (args, file, expected) in texts {
         let command = Cli::command().term_width(100);

@@ -12,6 +12,7 @@ mod clock;
 pub mod find;
 mod mounts;
 mod netns;
+mod own;
 mod owners;
 mod parse;
 mod proc_dir;
@@ -26,6 +27,7 @@ mod worker;
 pub use cgroup::placement;
 pub use clock::{boot_time, read_clocks};
 pub use netns::{Namespaces, NetnsDelta, NetnsFacts};
+pub use own::own_usage;
 pub use owners::{Owner, Owners, owners_now, same_process};
 pub use processes::Processes;
 pub use sock_diag::{

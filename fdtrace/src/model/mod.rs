@@ -17,6 +17,7 @@ mod process;
 mod provenance;
 mod report;
 mod sample;
+mod snapshot;
 mod socket;
 mod time;
 mod user;
@@ -53,6 +54,7 @@ pub use report::{
     ProbeReport, Reconciliation, Refused, RefusedForm, Report, Started, Summary, Total,
 };
 pub use sample::{FailureSample, HalfOpen, Handshakes, QueueSample};
+pub use snapshot::{CloseToLimit, OpenEpisode, OwnUsage, Series, SeriesCount, Snapshot, Who};
 pub use socket::{
     LimitSource, ListenerFilter, ListenerReport, ListenersReport, ListeningSocket, OwnerFds, Risk,
     Unseen,

@@ -50,6 +50,14 @@ pub struct ProbeReport {
     pub refused: Vec<RefusedForm>,
 }
 
+impl ProbeReport {
+    /// Whether the fact is observed in any way.
+    #[must_use]
+    pub fn is_up(&self) -> bool {
+        self.form != "none"
+    }
+}
+
 /// A form that cannot be used.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RefusedForm {

@@ -9,16 +9,20 @@ mod doctor;
 mod explain;
 #[cfg(test)]
 mod fixtures;
+mod journal;
 mod json;
 mod listeners;
+mod metrics;
 mod sanitize;
 mod terminal;
 
 pub use audit::{audit_json, audit_text};
 pub use doctor::{doctor_json, doctor_text};
 pub use explain::{explain_json, explain_text, listener_query};
+pub use journal::Journal;
 pub use json::Json;
 pub use listeners::{listeners_json, listeners_text};
+pub use metrics::{METRICS_TYPE, metrics_text};
 pub use terminal::{Colour, Terminal};
 
 use crate::model::{Report, WallClock};
@@ -30,4 +34,10 @@ pub trait Sink {
     /// `clock` turns boot times into dates. A broken pipe is an error like any other here; what it
     /// means is the caller's to say.
     fn write(&mut self, report: &Report, clock: &WallClock) -> std::io::Result<()>;
+}
+
+impl Sink for Box<dyn Sink> {
+    fn write(&mut self, report: &Report, clock: &WallClock) -> std::io::Result<()> {
+        (**self).write(report, clock)
+    }
 }

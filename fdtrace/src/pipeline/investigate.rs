@@ -21,7 +21,8 @@ use crate::{
     enrich::{acceptor, census, half_open, holdings, provenance},
     model::{
         Acceptor, BootTime, Ceiling, Census, Diagnosis, DiagnosisReport, EpisodeReport, Failure,
-        FdSample, Known, PerUser, Phase, ProcessId, Provenance, Target, UserHoldings,
+        FdSample, Known, OpenEpisode, PerUser, Phase, Process, ProcessId, Provenance, Target,
+        UserHoldings,
     },
 };
 
@@ -114,6 +115,11 @@ impl Investigations {
         told.cause().filter(|_| told.is_recent() || report.phase != Phase::Opened)
     }
 
+    /// The cause of an episode that is open, where that was told.
+    pub(super) fn cause_of(&self, open: &OpenEpisode) -> Option<Known> {
+        self.told.get(&key(&open.owners, &open.target, open.failure))?.cause()
+    }
+
     fn is_new(&mut self, report: &EpisodeReport) -> bool {
         let now = Instant::now();
         if self.told.len() >= MOST_REMEMBERED {
@@ -177,10 +183,14 @@ impl Investigations {
 }
 
 fn about(report: &EpisodeReport) -> About {
+    key(&report.owners, &report.target, report.failure)
+}
+
+fn key(owners: &[Process], target: &Target, failure: Failure) -> About {
     // The owners of a queue may be found out late.
-    let lead = report.owners.first().filter(|_| report.failure.errno().is_some());
-    let target = report.failure.is_refusal().then(|| report.target.clone());
-    (lead.map(|owner| owner.id), target, report.failure)
+    let lead = owners.first().filter(|_| failure.errno().is_some());
+    let target = failure.is_refusal().then(|| target.clone());
+    (lead.map(|owner| owner.id), target, failure)
 }
 
 const fn is_about_syns(failure: Failure) -> bool {

@@ -6,17 +6,30 @@ use crate::{
     model::{CounterPair, Failure, Reconciliation},
 };
 
+/// Why clients are refused.
+const REFUSALS: [Failure; 4] = [
+    Failure::AcceptQueueFull { syn_queue_full: false },
+    Failure::AcceptQueueFull { syn_queue_full: true },
+    Failure::SynQueueFull,
+    Failure::SynCookieSent,
+];
+
 /// Every network namespace where a counter moved, ours or the kernel's, and our own first.
 pub(super) fn reconcile(live: &Live, aggregator: &Aggregator) -> Vec<Reconciliation> {
     let mut namespaces = live.namespaces.borrow_mut();
     let own = namespaces.own();
     // Polled figures are upper bounds: there is nothing to compare.
     let counts = live.kernel.sees_packets();
+    let refused = aggregator.refused();
     let deltas = namespaces.deltas().into_iter();
     let mut all: Vec<_> = deltas
         .map(|delta| {
             let netns = delta.netns;
-            let seen = |is_it: fn(Failure) -> bool| counts.then(|| aggregator.seen(netns, is_it));
+            let seen = |is_it: fn(Failure) -> bool| {
+                let why = REFUSALS.iter().filter(|failure| is_it(**failure));
+                let here = why.filter_map(|failure| refused.get(&(netns, *failure)));
+                counts.then(|| here.sum::<u64>())
+            };
             // Under 2 the kernel counts every SYN as answered by a cookie.
             let moved = delta.req_q_full_do_cookies.unwrap_or(0) > 0;
             let always = moved && namespaces.facts(netns).tcp_syncookies == Some(2);
@@ -41,6 +54,35 @@ pub(super) fn reconcile(live: &Live, aggregator: &Aggregator) -> Vec<Reconciliat
     });
     all.sort_by_key(|reconciliation| (Some(reconciliation.netns) != own, reconciliation.netns));
     all
+}
+
+/// The sum of all network namespaces. What fdtrace did not see is known where it is for all of them.
+pub(super) fn sum(live: &Live, aggregator: &Aggregator) -> Vec<CounterPair> {
+    let forgotten = live.namespaces.borrow().forgotten();
+    let mut sums: Vec<CounterPair> = Vec::new();
+    let of_all = reconcile(live, aggregator).into_iter().flat_map(|of| of.counters);
+    for pair in of_all {
+        match sums.iter_mut().find(|sum| sum.name == pair.name) {
+            Some(sum) => {
+                sum.delta += pair.delta;
+                sum.seen = sum.seen.zip(pair.seen).map(|(sum, more)| sum + more);
+            }
+            None => sums.push(pair),
+        }
+    }
+    for sum in &mut sums {
+        let more = match sum.name {
+            "ListenOverflows" => forgotten.listen_overflows,
+            "ListenDrops" => forgotten.listen_drops,
+            "TCPReqQFullDrop" => forgotten.req_q_full_drop,
+            _ => forgotten.req_q_full_do_cookies,
+        };
+        // Who refused them was seen when it happened.
+        let more = more.unwrap_or(0);
+        sum.delta += more;
+        sum.seen = sum.seen.map(|seen| seen + more);
+    }
+    sums
 }
 
 fn is_overflow(failure: Failure) -> bool {

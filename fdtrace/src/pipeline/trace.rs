@@ -1,5 +1,7 @@
 //! One trace, from the start line to the summary.
 
+mod snapshot;
+
 use std::{
     collections::BTreeMap,
     path::{Path, PathBuf},
@@ -59,7 +61,7 @@ pub(super) struct Trace {
 impl Trace {
     /// Attaches.
     pub(super) fn new(config: Config) -> anyhow::Result<Self> {
-        let Config { filter, interval, kernel, thresholds, packets_rest, .. } = config;
+        let Config { filter, interval, kernel, thresholds, packets_rest, most_lines, .. } = config;
         // Finding the namespaces takes milliseconds: before. Reading their counters takes
         // microseconds, in which the kernel and fdtrace do not yet count the same.
         let mut namespaces = Namespaces::new(PathBuf::from(PROC));
@@ -74,7 +76,7 @@ impl Trace {
             host: Live::new(kernel, namespaces),
             investigations: Investigations::new(),
             watch: Watch::new(thresholds, filter.clone()),
-            aggregator: Aggregator::new(Settings { filter, interval }),
+            aggregator: Aggregator::new(Settings { filter, interval, most_lines }),
             started: boot_time(),
             refusing: BTreeMap::new(),
             lost: BTreeMap::new(),
@@ -414,7 +416,7 @@ impl Trace {
         self.write(sink, Report::Lost(LostReport { at: boot_time(), lost }))
     }
 
-    fn probes(&self) -> Vec<ProbeReport> {
+    pub(super) fn probes(&self) -> Vec<ProbeReport> {
         let probes = self.host.kernel.probes().iter();
         probes
             .map(|attached| ProbeReport {

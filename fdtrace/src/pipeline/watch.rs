@@ -14,9 +14,9 @@ use crate::{
     aggregate::{Aggregator, Host as _, Sample, Warnings, Watched},
     enrich::{accept_queues, census::thread_cpu},
     model::{
-        AcceptQueue, BootTime, Caller, FdLimits, FdSample, FdUsage, Filter, Gauge, GaugeEvent,
-        ListeningSocket, Process, ProcessId, Report, Resource, Target, Thresholds, Warning,
-        WarningReport,
+        AcceptQueue, BootTime, Caller, CloseToLimit, FdLimits, FdSample, FdUsage, Filter, Gauge,
+        GaugeEvent, ListeningSocket, Process, ProcessId, Report, Resource, Target, Thresholds,
+        Warning, WarningReport,
     },
 };
 
@@ -96,6 +96,37 @@ impl Watch {
         let samples = self.warnings.samples(Watched::Fds(process));
         let sample = |Sample { at, used }| FdSample { at, open: used, connections: None };
         samples.map(sample).collect()
+    }
+
+    /// Asks for other warnings from here on.
+    pub(super) fn set_filter(&mut self, filter: Filter, host: &mut Live) {
+        self.processes.retain(|_, accepting| {
+            filter.wants_warning(&[host.describe(&accepting.caller)], &accepting.target)
+        });
+        self.filter = filter;
+    }
+
+    /// What was warned of, and is not over.
+    pub(super) fn close(&self, host: &mut Live) -> Vec<CloseToLimit> {
+        let mut close = Vec::new();
+        for (id, accepting) in &self.processes {
+            let gauge = self.warnings.raised(Watched::Fds(*id));
+            let Some((gauge, limits)) = gauge.zip(accepting.limits) else { continue };
+            let owners = vec![host.describe(&accepting.caller)];
+            let (target, resource) = (accepting.target.clone(), Resource::Fds(limits));
+            close.push(CloseToLimit { owners, target, resource, gauge });
+        }
+        for (inode, listening) in &self.queues {
+            let Some(gauge) = self.warnings.raised(Watched::Queue(*inode)) else { continue };
+            let known = || host.known_owners(*inode).unwrap_or_default();
+            let owners = listening.told.clone().unwrap_or_else(known);
+            let target = Target::Listener(listening.socket.listener.clone());
+            if self.filter.wants_warning(&owners, &target) {
+                let resource = Resource::AcceptQueue;
+                close.push(CloseToLimit { owners, target, resource, gauge });
+            }
+        }
+        close
     }
 
     /// Takes what the kernel side tells of a process.

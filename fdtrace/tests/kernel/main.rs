@@ -9,6 +9,7 @@
 mod support;
 
 mod attribution;
+mod daemon;
 mod doctor;
 mod doors;
 mod episodes;
@@ -56,6 +57,7 @@ fn main() -> ExitCode {
         episodes::TESTS,
         warnings::TESTS,
         retries::TESTS,
+        daemon::TESTS,
     ];
     let trials = tests
         .iter()

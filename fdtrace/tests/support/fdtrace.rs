@@ -29,7 +29,7 @@ pub(crate) fn binary() -> PathBuf {
 }
 
 /// The form and the buffer that the tests are run for: `FDTRACE_TEST_FORM`, `FDTRACE_TEST_BUFFER`.
-fn form_arguments() -> Vec<String> {
+pub(crate) fn form_arguments() -> Vec<String> {
     let form = std::env::var("FDTRACE_TEST_FORM").ok();
     let form = form.map(|form| vec!["--form".to_owned(), form]);
     [form.unwrap_or_default(), buffer_arguments()].concat()

@@ -8,12 +8,14 @@ use super::tokens::{Token, tokens};
 /// The stages, in the order of the flow.
 const STAGES: [&str; 6] = ["kernel", "decode", "enrich", "aggregate", "diagnose", "output"];
 /// What may see several stages: the wiring, and what starts it.
-const WIRING: [&str; 8] =
-    ["pipeline", "listeners", "doctor", "explain", "audit", "main", "lib", "cli"];
+const WIRING: [&str; 9] =
+    ["pipeline", "listeners", "doctor", "explain", "audit", "daemon", "main", "lib", "cli"];
 /// Packages that only one module may name: its prefix, and the module.
-const RESERVED: [(&str, &str); 3] = [("aya", "kernel"), ("clap", "cli"), ("serde", "output")];
-/// But configuration files of others are JSON too: what is read is no format of ours.
-const ALSO: [(&str, &str); 1] = [("serde_json", "enrich")];
+const RESERVED: [(&str, &str); 4] =
+    [("aya", "kernel"), ("clap", "cli"), ("serde", "output"), ("prometheus", "output")];
+/// But configuration files of others are JSON too: what is read is no format of ours. And our own
+/// is read where the command line is.
+const ALSO: [(&str, &str); 2] = [("serde_json", "enrich"), ("serde", "cli")];
 
 /// What is wrong, and where in the file.
 #[derive(Debug, PartialEq, Eq)]
@@ -205,6 +207,7 @@ mod tests {
         );
         assert!(findings("decode.rs", "let serde = self.serde; // serde::de").is_empty());
         assert!(findings("enrich/docker.rs", "use serde_json::Value;").is_empty());
+        assert!(findings("cli/config/raw.rs", "use serde::Deserialize;").is_empty());
         assert_eq!(
             findings("enrich/docker.rs", "use serde::Serialize;"),
             ["1: enrich names serde: it lives in output only"]

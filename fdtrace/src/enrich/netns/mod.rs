@@ -75,6 +75,7 @@ pub struct Namespaces {
     mounted_at_start: Option<BTreeSet<u32>>,
     skipped: u64,
     forgotten: u64,
+    forgotten_growth: Counters,
     /// When the last discovery ended, and how long it took.
     last: Option<(Instant, Duration)>,
     /// The last discovery could not be made.
@@ -118,6 +119,7 @@ impl Namespaces {
             mounted_at_start: None,
             skipped: 0,
             forgotten: 0,
+            forgotten_growth: Counters::ZERO,
             last: None,
             failing: false,
             buffer: Vec::new(),
@@ -204,14 +206,13 @@ impl Namespaces {
             let grown = watched.growth();
             growth.entry(*netns).and_modify(|sum| *sum = sum.plus(grown)).or_insert(grown);
         }
-        let delta = |(netns, of): (u32, Counters)| NetnsDelta {
-            netns,
-            listen_overflows: of.listen_overflows,
-            listen_drops: of.listen_drops,
-            req_q_full_drop: of.req_q_full_drop,
-            req_q_full_do_cookies: of.req_q_full_do_cookies,
-        };
-        growth.into_iter().map(delta).collect()
+        growth.into_iter().map(|(netns, of)| delta(netns, of)).collect()
+    }
+
+    /// The growth in namespaces that have ended and whose numbers were not kept: under number 0.
+    #[must_use]
+    pub const fn forgotten(&self) -> NetnsDelta {
+        delta(0, self.forgotten_growth)
     }
 
     /// What became of the SYNs of a namespace since it was made.
@@ -334,7 +335,18 @@ impl Namespaces {
             self.ended.insert(netns, growth);
         } else {
             self.forgotten += 1;
+            self.forgotten_growth = self.forgotten_growth.plus(growth);
         }
+    }
+}
+
+const fn delta(netns: u32, of: Counters) -> NetnsDelta {
+    NetnsDelta {
+        netns,
+        listen_overflows: of.listen_overflows,
+        listen_drops: of.listen_drops,
+        req_q_full_drop: of.req_q_full_drop,
+        req_q_full_do_cookies: of.req_q_full_do_cookies,
     }
 }
 

@@ -21,6 +21,13 @@ impl Timing {
 }
 
 impl Kernel {
+    /// Whether the kernel measures all the time (sysctl kernel.bpf_stats_enabled).
+    #[must_use]
+    pub fn is_measured(&self) -> bool {
+        let text = std::fs::read_to_string("/proc/sys/kernel/bpf_stats_enabled");
+        text.is_ok_and(|text| text.trim() == "1")
+    }
+
     /// What each attached program has cost while it was measured.
     #[must_use]
     pub fn costs(&self) -> Vec<ProgramCost> {

@@ -30,6 +30,11 @@ impl<W: Write> Json<W> {
     pub const fn new(writer: W) -> Self {
         Self { writer }
     }
+
+    /// The writer.
+    pub const fn writer_mut(&mut self) -> &mut W {
+        &mut self.writer
+    }
 }
 
 impl<W: Write> Sink for Json<W> {

@@ -353,7 +353,7 @@ pub(super) const fn target(target: &Target) -> &'static str {
     }
 }
 
-fn failure(failure: Failure) -> Cow<'static, str> {
+pub(in crate::output) fn failure(failure: Failure) -> Cow<'static, str> {
     match failure {
         Failure::Errno(errno) => {
             errno.name().map_or_else(|| format!("errno_{}", errno.0).into(), Cow::from)

@@ -9,6 +9,7 @@ mod diagnosed;
 mod endurance;
 mod final_ack;
 mod flood;
+mod metrics;
 mod network;
 mod owners;
 mod polled;
@@ -32,4 +33,5 @@ pub(crate) const TESTS: &[&[Test]] = &[
     flood::TESTS,
     diagnosed::TESTS,
     endurance::TESTS,
+    metrics::TESTS,
 ];

@@ -109,7 +109,7 @@ fn the_dashboard_shows_every_metric_and_no_other() {
     for (title, query) in &queries {
         assert_known(query, title);
     }
-    let all: String = queries.iter().map(|(_, query)| format!("{query}\n")).collect();
+    let all = queries.iter().map(|(_, query)| *query).collect::<Vec<_>>().join("\n");
     let shown = named(&all);
     for metric in METRICS.iter().filter(|metric| metric.starts_with("fdtrace_")) {
         assert!(shown.contains(metric), "no panel shows {metric}");

@@ -39,6 +39,7 @@ fn main() -> process::ExitCode {
         Settings::SelfTest => doctor::misbehave().map(|()| ExitCode::Clean),
         Settings::Explain(settings) => explain(&settings),
         Settings::Audit(settings) => audit(&settings),
+        Settings::Text(text) => write(&text),
     };
     let code = result.unwrap_or_else(|error| {
         let _ = writeln!(io::stderr(), "fdtrace: {error:#}");
@@ -109,6 +110,15 @@ fn audit(settings: &AuditSettings) -> anyhow::Result<ExitCode> {
     init_log(settings.verbose);
     let fail = audit::audit(settings, colour(settings.colour), &mut io::stdout())?;
     Ok(if fail { ExitCode::Exhaustion } else { ExitCode::Clean })
+}
+
+fn write(text: &[u8]) -> anyhow::Result<ExitCode> {
+    match io::stdout().write_all(text) {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
+            Err(error).context("write to stdout")
+        }
+        Ok(()) | Err(_) => Ok(ExitCode::Clean),
+    }
 }
 
 /// One thread: records are rare, and a second thread would wake up for nothing.

@@ -7,6 +7,7 @@ mod audit;
 mod doctor;
 mod exit;
 mod explain;
+mod generate;
 mod listeners;
 mod settings;
 #[cfg(test)]
@@ -23,7 +24,7 @@ pub use settings::{ColourChoice, Settings, TraceSettings};
 
 use std::{ffi::OsString, path::PathBuf, time::Duration};
 
-use clap::{ArgAction, Args, Parser, Subcommand};
+use clap::{ArgAction, Args, CommandFactory as _, Parser, Subcommand};
 
 use crate::{
     kernel::{Buffer, FormRequest},
@@ -32,6 +33,7 @@ use crate::{
 use audit::AuditArgs;
 use doctor::DoctorArgs;
 use explain::ExplainArgs;
+use generate::{CompletionsArgs, ManArgs};
 use listeners::ListenersArgs;
 use which::Which;
 
@@ -99,6 +101,12 @@ enum Command {
     /// Check the limits of every listener's process before they bite: for you, cron and CI
     #[command(after_help = audit::AFTER_HELP)]
     Audit(AuditArgs),
+    /// Write what makes a shell complete options: bash, zsh, fish
+    #[command(after_help = generate::AFTER_HELP)]
+    Completions(CompletionsArgs),
+    /// Write a page of the manual, for packages
+    #[command(hide = true)]
+    Man(ManArgs),
 }
 
 #[derive(Debug, Args)]
@@ -190,6 +198,8 @@ where
         Some(Command::SelfTest) => Settings::SelfTest,
         Some(Command::Explain(explain)) => Settings::Explain(explain.into()),
         Some(Command::Audit(audit)) => Settings::Audit(audit.into()),
+        Some(Command::Completions(args)) => Settings::Text(args.text(Cli::command())),
+        Some(Command::Man(args)) => Settings::Text(args.text(Cli::command())?),
         Some(Command::Trace(trace)) => Settings::Trace(trace.into()),
         None => Settings::Trace(cli.trace.into()),
     })

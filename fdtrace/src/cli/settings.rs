@@ -27,6 +27,8 @@ pub enum Settings {
     Explain(ExplainSettings),
     /// `fdtrace audit`.
     Audit(AuditSettings),
+    /// To write this to stdout: a shell's completions, or a page of the manual.
+    Text(Vec<u8>),
 }
 
 /// Settings of `fdtrace trace`.

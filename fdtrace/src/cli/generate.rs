@@ -38,7 +38,7 @@ pub(super) struct ManArgs {
 }
 
 impl CompletionsArgs {
-    pub(super) fn text(&self, command: Command) -> Vec<u8> {
+    pub(super) fn text(&self, command: &Command) -> Vec<u8> {
         let shell = match self.shell {
             Known::Bash => Shell::Bash,
             Known::Zsh => Shell::Zsh,
@@ -51,7 +51,7 @@ impl CompletionsArgs {
 }
 
 impl ManArgs {
-    pub(super) fn text(&self, command: Command) -> Result<Vec<u8>, clap::Error> {
+    pub(super) fn text(&self, command: &Command) -> Result<Vec<u8>, clap::Error> {
         let command = shown(command);
         let page = match &self.command {
             None => command.disable_help_flag(true),
@@ -72,7 +72,7 @@ impl ManArgs {
 }
 
 /// Without the commands that nobody is to type.
-fn shown(command: Command) -> Command {
+fn shown(command: &Command) -> Command {
     let mut all = Command::new("fdtrace").version(env!("CARGO_PKG_VERSION"));
     let subcommands: Vec<_> =
         command.get_subcommands().filter(|sub| !sub.is_hide_set()).cloned().collect();

@@ -198,8 +198,8 @@ where
         Some(Command::SelfTest) => Settings::SelfTest,
         Some(Command::Explain(explain)) => Settings::Explain(explain.into()),
         Some(Command::Audit(audit)) => Settings::Audit(audit.into()),
-        Some(Command::Completions(args)) => Settings::Text(args.text(Cli::command())),
-        Some(Command::Man(args)) => Settings::Text(args.text(Cli::command())?),
+        Some(Command::Completions(args)) => Settings::Text(args.text(&Cli::command())),
+        Some(Command::Man(args)) => Settings::Text(args.text(&Cli::command())?),
         Some(Command::Trace(trace)) => Settings::Trace(trace.into()),
         None => Settings::Trace(cli.trace.into()),
     })

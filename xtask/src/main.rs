@@ -9,6 +9,7 @@
 mod bench;
 mod build_ebpf;
 mod counts;
+mod dist;
 mod layers;
 mod proc;
 mod repo;
@@ -44,6 +45,8 @@ enum Verb {
     Bench(bench::Args),
     /// Count what its programs do in the forms that need Debian's kernels, in virtual machines
     BenchVm(bench::vm::Args),
+    /// Build the Debian package, and check that it installs and purges clean (root)
+    Dist(dist::Args),
     #[command(hide = true)]
     BenchWork(bench::work::Args),
     #[command(hide = true)]
@@ -69,6 +72,7 @@ fn run(verb: Verb) -> Result<()> {
         Verb::Vm(args) => vm::run(&args),
         Verb::Test(args) => test::run(&args),
         Verb::Bench(args) => bench::run(&args),
+        Verb::Dist(args) => dist::run(&args),
         Verb::BenchWork(args) => bench::work::run(&args),
         Verb::BenchVm(args) => bench::vm::run(&args),
         Verb::BenchGuest(args) => bench::guest::run(&args),

@@ -3,7 +3,7 @@
 mod figures;
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, HashMap, HashSet, hash_map::Entry},
     time::Duration,
 };
 
@@ -73,6 +73,8 @@ pub struct Aggregator {
     /// By number, so by age.
     subjects: BTreeMap<SubjectId, Subject>,
     ids: HashMap<SubjectKey, SubjectId>,
+    /// Those of a socket that refused clients.
+    refusing: HashMap<u64, Vec<SubjectId>>,
     next_id: SubjectId,
     episodes: HashMap<SubjectKey, Episode>,
     folded: u64,
@@ -91,6 +93,7 @@ impl Aggregator {
             slots: Slots::default(),
             subjects: BTreeMap::new(),
             ids: HashMap::new(),
+            refusing: HashMap::new(),
             next_id: 0,
             episodes: HashMap::new(),
             folded: 0,
@@ -159,6 +162,9 @@ impl Aggregator {
         let id = *self.ids.entry(SubjectKey::of(event)).or_insert_with_key(|key| {
             let id = self.next_id;
             self.next_id += 1;
+            if let Some(inode) = key.inode {
+                self.refusing.entry(inode).or_default().push(id);
+            }
             self.subjects.insert(id, Subject::new(event, key.clone(), owners(event)));
             id
         });
@@ -177,12 +183,8 @@ impl Aggregator {
         host: &impl Host,
     ) -> Vec<Report> {
         let mut reports = Vec::new();
-        let ids: Vec<_> = self.subjects.keys().copied().collect();
-        for id in ids {
+        for id in self.refusing.get(&inode).cloned().unwrap_or_default() {
             let Some(subject) = self.subjects.get_mut(&id) else { continue };
-            if !subject.key.failure.is_refusal() || !subject.inodes.contains(&inode) {
-                continue;
-            }
             subject.has_owners = true;
             // Who is gone owned it all the same.
             if !owners.is_empty() {
@@ -273,6 +275,12 @@ impl Aggregator {
         self.episodes
             .keys()
             .any(|key| key.process == Some(process) && key.failure == Failure::Errno(Errno::EMFILE))
+    }
+
+    /// The sockets that episodes are about.
+    #[must_use]
+    pub fn sockets(&self) -> HashSet<u64> {
+        self.episodes.values().flat_map(Episode::inodes).collect()
     }
 
     /// Whether an episode tells that a socket refuses clients.
@@ -391,6 +399,14 @@ impl Aggregator {
             let over = self.subjects.iter().find(|(_, subject)| !is_open(subject));
             let Some((&id, _)) = over else { return };
             if let Some(subject) = self.subjects.remove(&id) {
+                if let Some(inode) = subject.key.inode
+                    && let Entry::Occupied(mut of) = self.refusing.entry(inode)
+                {
+                    of.get_mut().retain(|other| *other != id);
+                    if of.get().is_empty() {
+                        of.remove();
+                    }
+                }
                 self.forget(subject);
             }
         }

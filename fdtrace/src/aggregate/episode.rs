@@ -120,6 +120,10 @@ impl Episode {
         }
     }
 
+    pub(super) fn inodes(&self) -> impl Iterator<Item = u64> {
+        self.owners.keys().copied()
+    }
+
     fn lead(&self) -> Option<&Process> {
         self.owners.values().flatten().next()
     }

@@ -190,6 +190,9 @@ impl Trace {
                 self.set_owners(inode, &owners, sink)?;
             }
         }
+        // Who owns the others is told, and who comes to own them makes no difference any more.
+        let sockets = self.aggregator.sockets();
+        self.refusing.retain(|inode, _| sockets.contains(inode));
         Ok(())
     }
 

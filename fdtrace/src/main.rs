@@ -40,6 +40,7 @@ fn main() -> process::ExitCode {
         Settings::Explain(settings) => explain(&settings),
         Settings::Audit(settings) => audit(&settings),
         Settings::Daemon(settings) => daemon(&settings),
+        Settings::Text(text) => write(&text),
     };
     let code = result.unwrap_or_else(|error| {
         let _ = writeln!(io::stderr(), "fdtrace: {error:#}");
@@ -121,6 +122,15 @@ fn daemon(settings: &DaemonSettings) -> anyhow::Result<ExitCode> {
         runtime()?.block_on(daemon::run(settings, colour(ColourChoice::Auto)))?;
     }
     Ok(ExitCode::Clean)
+}
+
+fn write(text: &[u8]) -> anyhow::Result<ExitCode> {
+    match io::stdout().write_all(text) {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
+            Err(error).context("write to stdout")
+        }
+        Ok(()) | Err(_) => Ok(ExitCode::Clean),
+    }
 }
 
 /// One thread: records are rare, and a second thread would wake up for nothing.

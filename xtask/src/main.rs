@@ -9,6 +9,7 @@
 mod bench;
 mod build_ebpf;
 mod counts;
+mod dist;
 mod layers;
 mod proc;
 mod repo;
@@ -42,6 +43,8 @@ enum Verb {
     Test(test::Args),
     /// Measure what fdtrace costs, beside other tools (root, an idle machine)
     Bench(bench::Args),
+    /// Build the Debian package, and check that it installs and purges clean (root)
+    Dist(dist::Args),
     #[command(hide = true)]
     BenchWork(bench::work::Args),
     #[command(hide = true)]
@@ -65,6 +68,7 @@ fn run(verb: Verb) -> Result<()> {
         Verb::Vm(args) => vm::run(&args),
         Verb::Test(args) => test::run(&args),
         Verb::Bench(args) => bench::run(&args),
+        Verb::Dist(args) => dist::run(&args),
         Verb::BenchWork(args) => bench::work::run(&args),
         Verb::BenchEmpty => bench::empty::run(),
     }

@@ -14,7 +14,7 @@ use crate::proc::{cargo, heading, run as run_command};
 use crate::vm::arch::Arch;
 use crate::vm::kernel::{SERIES, Series};
 use crate::vm::{Boot, Task, Userland, userland};
-use crate::{layers, setup};
+use crate::{dist, layers, setup};
 use targets::Targets;
 
 /// With no flag everything runs, setup and the checks included; with flags only what they name.
@@ -97,6 +97,11 @@ fn all(args: &Args, total: &mut Counts) -> Result<()> {
     if everything && targets.has("readme") {
         heading("the README's commands");
         *total += cargo_test::privileged("readme")?;
+    }
+    if everything {
+        heading("the Debian package");
+        dist::run(&dist::Args::default())?;
+        *total += Counts::PASSED;
     }
     if everything || args.vm {
         targets.require("kernel")?;

@@ -9,6 +9,7 @@ mod daemon;
 mod doctor;
 mod exit;
 mod explain;
+mod generate;
 mod listeners;
 mod settings;
 #[cfg(test)]
@@ -29,7 +30,7 @@ pub use settings::{ColourChoice, Settings, TraceSettings};
 
 use std::{ffi::OsString, path::PathBuf, time::Duration};
 
-use clap::{ArgAction, Args, Parser, Subcommand};
+use clap::{ArgAction, Args, CommandFactory as _, Parser, Subcommand};
 
 use crate::{
     kernel::{Buffer, FormRequest},
@@ -39,6 +40,7 @@ use audit::AuditArgs;
 use daemon::DaemonArgs;
 use doctor::DoctorArgs;
 use explain::ExplainArgs;
+use generate::{CompletionsArgs, ManArgs};
 use listeners::ListenersArgs;
 use which::Which;
 
@@ -110,6 +112,12 @@ enum Command {
     /// Report failed calls for months: a configuration file, metrics, journald, JSON to a file
     #[command(after_help = daemon::AFTER_HELP)]
     Daemon(DaemonArgs),
+    /// Write what makes a shell complete options: bash, zsh, fish
+    #[command(after_help = generate::AFTER_HELP)]
+    Completions(CompletionsArgs),
+    /// Write a page of the manual, for packages
+    #[command(hide = true)]
+    Man(ManArgs),
 }
 
 #[derive(Debug, Args)]
@@ -202,6 +210,8 @@ where
         Some(Command::Explain(explain)) => Settings::Explain(explain.into()),
         Some(Command::Audit(audit)) => Settings::Audit(audit.into()),
         Some(Command::Daemon(daemon)) => Settings::Daemon(daemon.into()),
+        Some(Command::Completions(args)) => Settings::Text(args.text(&Cli::command())),
+        Some(Command::Man(args)) => Settings::Text(args.text(&Cli::command())?),
         Some(Command::Trace(trace)) => Settings::Trace(trace.into()),
         None => Settings::Trace(cli.trace.into()),
     })

@@ -30,6 +30,8 @@ pub enum Settings {
     Audit(AuditSettings),
     /// `fdtrace daemon`.
     Daemon(DaemonSettings),
+    /// To write this to stdout: a shell's completions, or a page of the manual.
+    Text(Vec<u8>),
 }
 
 /// Settings of `fdtrace trace`.

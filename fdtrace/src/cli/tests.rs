@@ -2,7 +2,7 @@
 
 use std::ffi::OsStr;
 
-use clap::{CommandFactory as _, error::ErrorKind};
+use clap::error::ErrorKind;
 
 use super::*;
 use crate::model::{Comm, Pid};
@@ -384,4 +384,38 @@ fn colour() {
     assert!(!on(ColourChoice::Auto, false, None));
     assert!(on(ColourChoice::Always, false, Some("1")));
     assert!(!on(ColourChoice::Never, true, None));
+}
+
+#[track_caller]
+fn text(args: &[&str]) -> String {
+    match parse(args).unwrap_or_else(|error| panic!("{error}")) {
+        Settings::Text(text) => String::from_utf8(text).unwrap(),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn every_shell_completes_commands_and_options() {
+    for shell in ["bash", "zsh", "fish"] {
+        let text = text(&["completions", shell]);
+        assert!(text.contains("listeners") && text.contains("fail-on-exhaustion"), "{shell}");
+        // What only fdtrace itself runs is for nobody to type.
+        assert!(!text.contains(SELF_TEST), "{shell}");
+    }
+    refused(&["completions", "tcsh"], "[possible values: bash, ");
+}
+
+#[test]
+fn the_manual_has_a_page_for_each_command() {
+    let main = text(&["man"]);
+    assert!(main.contains(".TH fdtrace 1"), "{main}");
+    assert!(!main.contains(SELF_TEST) && !main.contains(r"fdtrace\-man"), "{main}");
+    for command in Cli::command().get_subcommands().filter(|command| !command.is_hide_set()) {
+        let name = command.get_name();
+        assert!(main.contains(&format!(r"fdtrace\-{name}(1)")), "{name}: {main}");
+        let page = text(&["man", name]);
+        assert!(page.contains(&format!(".TH fdtrace-{name} 1")), "{page}");
+    }
+    refused(&["man", SELF_TEST], "no command");
+    refused(&["man", "nonsense"], "no command");
 }

@@ -15,6 +15,7 @@ mod support;
 
 mod host;
 mod login;
+mod service;
 mod unit;
 mod units;
 mod web;
@@ -44,7 +45,7 @@ fn main() -> ExitCode {
         });
         trial.with_ignored_flag(!is_ours)
     };
-    let tests = [units::TESTS, login::TESTS, host::TESTS];
+    let tests = [units::TESTS, login::TESTS, host::TESTS, service::TESTS];
     let trials = tests.concat().iter().map(trial).collect();
     libtest_mimic::run(&arguments, trials).exit_code()
 }

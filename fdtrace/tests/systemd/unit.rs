@@ -128,7 +128,7 @@ impl Clients {
 
     /// Until the server of that process has failed; one more, who waits, is the last.
     #[track_caller]
-    fn until_it_fails(&mut self, pid: u32) {
+    pub(crate) fn until_it_fails(&mut self, pid: u32) {
         for _ in 0..MOST_CLIENTS {
             self.come();
             // So that no more are left waiting than its queue has room for.

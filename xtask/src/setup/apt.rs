@@ -34,7 +34,7 @@ if command -v systemctl >/dev/null; then
     for name; do
         case $name in
             nginx-light) systemctl disable --quiet nginx ;;
-            redis-server | supervisor | haproxy) systemctl disable --quiet "$name" ;;
+            redis-server | supervisor | haproxy | prometheus | prometheus-alertmanager) systemctl disable --quiet "$name" ;;
         esac
     done
 fi

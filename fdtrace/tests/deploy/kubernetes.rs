@@ -77,10 +77,8 @@ fn the_container_is_not_privileged() {
     assert_eq!(capabilities.drop.unwrap(), ["ALL"]);
     assert_eq!(capabilities.add.unwrap(), CAPABILITIES);
     let port = container.ports.unwrap().remove(0);
-    for probe in [container.startup_probe, container.readiness_probe] {
-        let get = probe.unwrap().http_get.unwrap();
-        assert_eq!(get.path.as_deref(), Some("/healthz"));
-    }
+    let get = container.readiness_probe.unwrap().http_get.unwrap();
+    assert_eq!(get.path.as_deref(), Some("/healthz"));
     // What is listened on is what is scraped.
     let set: DaemonSet = typed("DaemonSet");
     let notes = set.spec.unwrap().template.metadata.unwrap().annotations.unwrap();

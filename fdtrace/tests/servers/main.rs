@@ -22,6 +22,7 @@ mod leaks;
 mod nginx;
 mod node;
 mod overflow;
+mod prometheus;
 mod queues;
 mod redis;
 mod server;
@@ -68,6 +69,7 @@ fn main() -> ExitCode {
         leaks::TESTS,
         queues::TESTS,
         unknown::TESTS,
+        prometheus::TESTS,
     ];
     let trials = tests
         .concat()

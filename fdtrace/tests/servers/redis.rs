@@ -29,10 +29,10 @@ pub(crate) const TESTS: &[Test] = &[
     ("redis_started_with_a_low_hard_limit", low_hard_limit),
 ];
 
-const LIMIT: u64 = 64;
+pub(crate) const LIMIT: u64 = 64;
 /// More clients than it takes at that limit.
 const SERVED: usize = 150;
-const FAILED: &str = "Accepting client connection: accept: Too many open files";
+pub(crate) const FAILED: &str = "Accepting client connection: accept: Too many open files";
 
 /// To stdout it logs every failure.
 fn busy_loop() {
@@ -180,7 +180,7 @@ fn first_failure(server: &Server) -> Timestamp {
 }
 
 #[track_caller]
-fn start(log_file: &str) -> Server {
+pub(crate) fn start(log_file: &str) -> Server {
     started(log_file, &[], LIMIT, LIMIT)
 }
 

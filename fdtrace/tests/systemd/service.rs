@@ -2,6 +2,8 @@
 
 use std::{
     fs,
+    io::{Read as _, Write as _},
+    net::{Ipv4Addr, TcpStream},
     path::Path,
     process::Command,
     thread::sleep,
@@ -17,7 +19,8 @@ use crate::{
     web,
 };
 
-pub(crate) const TESTS: &[Test] = &[("the_units_limits_leave_it_all_it_needs", limits)];
+pub(crate) const TESTS: &[Test] =
+    &[("the_units_limits_leave_it_all_it_needs", limits), ("the_unit_runs_the_daemon", daemon)];
 
 const UNIT: &str = include_str!("../../../deploy/systemd/fdtrace.service");
 /// Where the unit has it, and where it is put here.
@@ -32,22 +35,28 @@ const SAID: &str = "/run/fdtrace-said.jsonl";
 
 impl Service {
     #[track_caller]
-    fn start() -> Self {
+    fn start_changed(settings: &str) -> Self {
         if !Path::new(PROGRAM).exists() {
             fs::copy(binary(), PROGRAM).unwrap();
         }
         fs::write(PLACE, UNIT).unwrap();
         let dropin = format!("{PLACE}.d");
         fs::create_dir_all(&dropin).unwrap();
-        // Everything of the unit but what it runs and how that says that it is ready.
-        let changed = format!(
-            "[Unit]\nDefaultDependencies=no\n[Service]\nType=exec\nWatchdogSec=0\nExecStart=\n\
-             ExecStart={PROGRAM} --json\nStandardOutput=truncate:{SAID}\n"
-        );
+        let changed = format!("[Unit]\nDefaultDependencies=no\n{settings}");
         fs::write(format!("{dropin}/test.conf"), changed).unwrap();
         let service = Self;
         systemctl(&["daemon-reload"]);
         systemctl(&["start", "fdtrace.service"]);
+        service
+    }
+
+    #[track_caller]
+    fn start() -> Self {
+        // Everything of the unit but what it runs and how that says that it is ready.
+        let service = Self::start_changed(&format!(
+            "[Service]\nType=exec\nWatchdogSec=0\nExecStart=\n\
+             ExecStart={PROGRAM} --json\nStandardOutput=truncate:{SAID}\n"
+        ));
         wait_for(|report| report["kind"] == "started", "start line");
         service
     }
@@ -135,4 +144,50 @@ fn limits() {
     let lost = summary["lost"].as_object().unwrap();
     assert!(lost.values().all(|count| count.as_u64() == Some(0)), "{lost:?}");
     assert_eq!(property("Result"), "success");
+}
+
+/// The unit as it is, with the configuration that comes with it.
+fn daemon() {
+    let web = "/etc/systemd/system/web.service";
+    let _unit = Unit::start(web, "LimitNOFILE=24\nUser=nobody\n");
+    let pid = unit::main_pid();
+    fs::create_dir_all("/etc/fdtrace").unwrap();
+    fs::write("/etc/fdtrace/fdtrace.toml", include_str!("../../../deploy/fdtrace.toml")).unwrap();
+    // It has said that it is ready when this returns.
+    let _service = Service::start_changed("");
+    let main_pid = property("MainPID");
+    assert_eq!(get("/healthz").trim(), "ok");
+
+    let mut clients = Clients::new();
+    clients.until_it_fails(pid);
+    systemctl(&["reload", "fdtrace.service"]);
+    drop(clients);
+    let mut before = 0;
+    while before != web::failures(pid) {
+        before = web::failures(pid);
+        sleep(Duration::from_millis(500));
+    }
+    let text = get("/metrics");
+    let ours = text.lines().filter(|line| {
+        line.starts_with("fdtrace_failures_total{") && line.contains("failure=\"EMFILE\"")
+    });
+    let counted: u64 =
+        ours.map(|line| line.rsplit(' ').next().unwrap().parse::<u64>().unwrap()).sum();
+    println!("    failed {} times, counted {counted}", web::failures(pid));
+    assert!(counted > 0, "{text}");
+    assert_eq!(counted, web::failures(pid), "{text}");
+
+    assert_eq!(property("MainPID"), main_pid, "a reload starts nothing anew");
+    assert_eq!(property("ActiveState"), "active");
+    systemctl(&["stop", "fdtrace.service"]);
+    assert_eq!(property("Result"), "success");
+}
+
+#[track_caller]
+fn get(path: &str) -> String {
+    let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, 9435)).unwrap();
+    write!(stream, "GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").unwrap();
+    let mut text = String::new();
+    stream.read_to_string(&mut text).unwrap();
+    text.split_once("\r\n\r\n").unwrap().1.to_owned()
 }

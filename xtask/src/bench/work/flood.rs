@@ -3,6 +3,7 @@
 use std::{
     net::{Ipv4Addr, SocketAddrV4, TcpListener, TcpStream, UdpSocket},
     os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd},
+    thread,
     time::Duration,
 };
 
@@ -17,6 +18,8 @@ use nix::{
 use super::{BATCH, Done, ready, repeat};
 
 const SYN: u8 = 2;
+/// How long it listens after the flood.
+const LISTENS_ON: Duration = Duration::from_millis(2500);
 
 pub(super) fn flood(time: Duration) -> Result<Done> {
     unshare(CloneFlags::CLONE_NEWNET).context("make a network namespace")?;
@@ -34,14 +37,17 @@ pub(super) fn flood(time: Duration) -> Result<Done> {
     let to = SockaddrIn::from(SocketAddrV4::new(Ipv4Addr::LOCALHOST, port));
     let mut number = 0_u32;
     ready()?;
-    repeat(time, || {
+    let done = repeat(time, || {
         for _ in 0..BATCH {
             number = number.wrapping_add(1);
             let packet = syn(number, port);
             sendto(socket.as_raw_fd(), &packet, &to, MsgFlags::empty())?;
         }
         Ok(BATCH)
-    })
+    })?;
+    // Whoever looks at listeners once a second finds it here, and its owner.
+    thread::sleep(LISTENS_ON);
+    Ok(done)
 }
 
 /// An IPv4 packet with a SYN from 127.1.0.0/16 and on, each from another client.

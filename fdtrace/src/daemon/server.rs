@@ -8,7 +8,10 @@ use std::{
     future::Future,
     io,
     net::{self, SocketAddr},
-    os::unix::{fs::PermissionsExt as _, net as unix},
+    os::unix::{
+        fs::{FileTypeExt as _, PermissionsExt as _},
+        net as unix,
+    },
     path::Path,
     sync::Arc,
     thread,
@@ -128,7 +131,8 @@ fn bind_unix(path: &Path) -> anyhow::Result<unix::UnixListener> {
         io::Result::Ok(listener)
     };
     let result = match bind() {
-        Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
+        // Another kind of file is somebody's.
+        Err(error) if error.kind() == io::ErrorKind::AddrInUse && is_socket(path) => {
             // Left behind by one that is gone; or is somebody there?
             match unix::UnixStream::connect(path) {
                 Ok(_) => Err(error),
@@ -138,6 +142,10 @@ fn bind_unix(path: &Path) -> anyhow::Result<unix::UnixListener> {
         result => result,
     };
     result.with_context(|| format!("metrics.socket: cannot listen on {}", path.display()))
+}
+
+fn is_socket(path: &Path) -> bool {
+    fs::symlink_metadata(path).is_ok_and(|metadata| metadata.file_type().is_socket())
 }
 
 /// Accepts for ever.
@@ -319,6 +327,10 @@ mod tests {
         // What is left behind is no obstacle.
         drop(first);
         bind_unix(&path).unwrap();
+        let file = dir.path().join("file");
+        fs::write(&file, "mine").unwrap();
+        assert!(bind_unix(&file).is_err());
+        assert_eq!(fs::read_to_string(&file).unwrap(), "mine");
         let mode = fs::metadata(&path).unwrap().permissions().mode();
         assert_eq!(mode & 0o777, 0o660);
     }

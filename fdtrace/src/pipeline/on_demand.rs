@@ -18,7 +18,7 @@ use self::unseen::Grown;
 use super::host::{Live, PROC};
 use crate::{
     aggregate::{Aggregator, Counted},
-    enrich::{NetnsDelta, census::thread_cpu, host_listeners},
+    enrich::{NetnsDelta, NetnsListeners, census::thread_cpu, host_listeners},
     model::{BootTime, Door, Failure, FailureEvent, Figures, KeyId, ListeningSocket, Target},
 };
 
@@ -92,7 +92,9 @@ impl OnDemand {
             let is_to_wake = has_moved || !is_quiet;
             if !is_to_wake && now.since(self.read_at) >= REFRESH {
                 self.read_at = now;
-                if let Some(drops) = self.drops(host) {
+                if let Ok(drops) = drops()
+                    && !self.have_moved(host)
+                {
                     self.state = State::Resting(drops);
                 }
             }
@@ -116,7 +118,21 @@ impl OnDemand {
             }
             return;
         }
-        let Some(drops) = self.drops(host) else { return };
+        let drops = match drops() {
+            Ok(drops) => drops,
+            Err(netns) => {
+                if std::mem::take(&mut self.is_worth_it) {
+                    log::info!(
+                        "packets are looked at all the time: the drops of listeners in network \
+                         namespace {netns} cannot be read"
+                    );
+                }
+                return;
+            }
+        };
+        if self.have_moved(host) {
+            return;
+        }
         match host.kernel.rest_packets() {
             Ok(()) => {
                 log::debug!("packets are not looked at until a listener may refuse clients");
@@ -129,15 +145,14 @@ impl OnDemand {
 
     /// The program could not be attached.
     pub(super) fn rest_again(&mut self, now: BootTime) {
-        self.state = State::Resting(drops());
+        self.state = State::Resting(drops().unwrap_or_default());
         self.read_at = now;
     }
 
-    /// Every listener's drops, if they are of the moment of the counters.
-    fn drops(&self, host: &Live) -> Option<Drops> {
-        let drops = drops();
+    /// Whether what was read since the counters were is not of the same moment.
+    fn have_moved(&self, host: &Live) -> bool {
         let counters = host.namespaces.borrow_mut().deltas();
-        unseen::moved(&self.counters, &counters).is_empty().then_some(drops)
+        !unseen::moved(&self.counters, &counters).is_empty()
     }
 
     /// What was refused while the program rested.
@@ -162,7 +177,8 @@ impl OnDemand {
         let mut sockets: HashMap<u32, Vec<ListeningSocket>> = HashMap::new();
         let mut gone: BTreeMap<u64, Option<u32>> =
             before.iter().map(|(inode, (netns, _))| (*inode, *netns)).collect();
-        for socket in listeners() {
+        let namespaces = host_listeners(Path::new(PROC)).namespaces.into_iter();
+        for socket in namespaces.filter_map(|of| of.tcp.ok()).flat_map(|tcp| tcp.sockets) {
             gone.remove(&socket.inode);
             if let Some(netns) = socket.listener.netns {
                 sockets.entry(netns).or_default().push(socket);
@@ -219,13 +235,14 @@ fn events(now: BootTime, socket: &ListeningSocket, grown: Grown, counted: Counte
     all.map(|(event, new)| (event, new, grown.figures)).collect()
 }
 
-fn drops() -> Drops {
-    let drops =
-        |socket: ListeningSocket| Some((socket.inode, (socket.listener.netns, socket.drops?)));
-    listeners().filter_map(drops).collect()
-}
-
-fn listeners() -> impl Iterator<Item = ListeningSocket> {
-    let namespaces = host_listeners(Path::new(PROC)).namespaces.into_iter();
-    namespaces.filter_map(|of| of.tcp.ok()).flat_map(|tcp| tcp.sockets)
+/// Every listener's drops; the number of a network namespace where nobody tells them.
+fn drops() -> Result<Drops, u32> {
+    let mut drops = Drops::new();
+    for NetnsListeners { netns, tcp, .. } in host_listeners(Path::new(PROC)).namespaces {
+        // Seen from outside, listeners have no drops.
+        let tcp = tcp.ok().filter(|tcp| tcp.fallback.is_none());
+        let sockets = tcp.ok_or_else(|| netns.unwrap_or_default())?.sockets.into_iter();
+        drops.extend(sockets.filter_map(|socket| Some((socket.inode, (netns, socket.drops?)))));
+    }
+    Ok(drops)
 }

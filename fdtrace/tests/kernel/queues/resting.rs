@@ -3,10 +3,15 @@
 //! Where another form sees refused clients there is nothing to rest, and the same figures hold.
 
 use std::{
-    fs, thread,
+    fs, io, thread,
     time::{Duration, Instant},
 };
 
+use nix::{
+    errno::Errno,
+    mount::{MsFlags, mount},
+    sched::{CloneFlags, unshare},
+};
 use serde_json::json;
 
 use super::{
@@ -16,6 +21,7 @@ use super::{
 };
 use crate::{
     Test,
+    host::{CAP_SYS_ADMIN, drop_capability},
     support::{Fdtrace, Run, number},
     workload::Workload,
 };
@@ -28,6 +34,7 @@ pub(crate) const TESTS: &[Test] = &[
     ("resting_a_flood_begins", a_flood_begins),
     ("resting_a_failed_accept_wakes_the_packet_program", a_failed_accept_wakes_the_packet_program),
     ("resting_packets_are_looked_at_always_on_request", packets_are_looked_at_always_on_request),
+    ("resting_not_where_drops_cannot_be_read", resting_not_where_drops_cannot_be_read),
 ];
 
 const BACKLOG: u64 = 4;
@@ -248,5 +255,32 @@ fn packets_are_looked_at_always_on_request() {
     let fdtrace = Fdtrace::start(&[SOON, &["--packets", "always"]].concat());
     thread::sleep(Duration::from_secs(3));
     assert_ne!(looks(&fdtrace, form.as_deref()), Some(false));
+    fdtrace.stop();
+}
+
+/// Then nobody could tell who refused what while it rested.
+fn resting_not_where_drops_cannot_be_read() {
+    let form = form();
+    if form.as_deref() != Some("cgroup_skb") {
+        println!("  this host sees refused clients without looking at packets");
+        return;
+    }
+    // A namespace that may not be entered, with somebody in it.
+    let case = Case::new("closed", 1, &[], &json!({ "backlog": BACKLOG }));
+    let without_cap_sys_admin = || -> io::Result<()> {
+        let none = None::<&str>;
+        unshare(CloneFlags::CLONE_NEWNS)?;
+        mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none)?;
+        // It takes the capability to mount one, and not to use it.
+        let tracing = "/sys/kernel/tracing";
+        match mount(Some("tracefs"), tracing, Some("tracefs"), MsFlags::empty(), none) {
+            Ok(()) | Err(Errno::EBUSY) => drop_capability(CAP_SYS_ADMIN),
+            Err(error) => Err(error.into()),
+        }
+    };
+    let fdtrace = Fdtrace::start_changed(SOON, without_cap_sys_admin);
+    thread::sleep(Duration::from_secs(3));
+    assert_ne!(looks(&fdtrace, form.as_deref()), Some(false));
+    drop(case);
     fdtrace.stop();
 }

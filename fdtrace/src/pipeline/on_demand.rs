@@ -41,8 +41,8 @@ enum State {
     Attached,
     /// It is not; every listener's drops are as they were when the counters had just been read.
     Resting(Drops),
-    /// It is again, and what was refused meanwhile is still to be found out.
-    Woken(Drops),
+    /// It is again, and what was refused until these counters were read is still to be found out.
+    Woken(Drops, Vec<NetnsDelta>),
 }
 
 /// When the program is attached.
@@ -74,9 +74,12 @@ impl OnDemand {
     }
 
     /// The program is attached again; all records are to be taken, and then [`Self::missed`].
-    pub(super) fn woken(&mut self) {
+    ///
+    /// The counters are read first: whatever was counted until then has told of itself by a record,
+    /// so nothing that a program has counted is taken for missed.
+    pub(super) fn woken(&mut self, host: &mut Live) {
         self.state = match std::mem::replace(&mut self.state, State::Attached) {
-            State::Resting(drops) => State::Woken(drops),
+            State::Resting(drops) => State::Woken(drops, host.namespaces.borrow_mut().deltas()),
             state => state,
         };
     }
@@ -162,13 +165,13 @@ impl OnDemand {
         host: &mut Live,
         aggregator: &Aggregator,
     ) -> Vec<Unseen> {
-        let State::Woken(before) = std::mem::replace(&mut self.state, State::Attached) else {
+        let State::Woken(before, counters) = std::mem::replace(&mut self.state, State::Attached)
+        else {
             return Vec::new();
         };
         self.quiet_since = now;
-        // First the counters, then what was counted already, and last the sockets: what is refused
-        // between these makes more that the counters do not explain, and less is attributed.
-        let counters = host.namespaces.borrow_mut().deltas();
+        // After the counters what was counted already, and last the sockets: what is refused between
+        // these makes more that the counters do not explain, and less is attributed.
         let counted = aggregator.counted(host);
         let moved = unseen::moved(&self.counters, &counters);
         if moved.is_empty() {

@@ -298,7 +298,7 @@ impl Trace {
             return Ok(());
         };
         let result = self.host.kernel.watch_packets();
-        on_demand.woken();
+        on_demand.woken(&mut self.host);
         self.drain(sink)?;
         let now = boot_time();
         let Some(on_demand) = &mut self.on_demand else { return Ok(()) };

@@ -81,13 +81,25 @@ fn answer(stream: TcpStream) -> Vec<u8> {
 /// The body that a server gives for a path.
 #[track_caller]
 fn get(port: u16, path: &str) -> String {
+    let (head, body) = ask(port, path);
+    assert!(head.starts_with("HTTP/1.1 200"), "{path}: {head}\n{body}");
+    body
+}
+
+/// Whether a server answers for a path: it may listen before it can.
+fn is_ready(port: u16, path: &str) -> bool {
+    ask(port, path).0.starts_with("HTTP/1.1 200")
+}
+
+/// The head and the body that a server gives for a path.
+#[track_caller]
+fn ask(port: u16, path: &str) -> (String, String) {
     let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, port)).unwrap();
     write!(stream, "GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").unwrap();
     let mut text = String::new();
     stream.read_to_string(&mut text).unwrap();
     let (head, body) = text.split_once("\r\n\r\n").unwrap();
-    assert!(head.starts_with("HTTP/1.1 200"), "{path}: {text}");
-    body.to_owned()
+    (head.to_owned(), body.to_owned())
 }
 
 #[track_caller]
@@ -156,6 +168,9 @@ fn fires_once() {
     let alertmanager = alertmanager(webhook);
     let prometheus = prometheus(fdtrace.port(), alertmanager.port());
     assert_eq!(get(fdtrace.port(), "/healthz").trim(), "ok");
+    for server in [&alertmanager, &prometheus] {
+        wait_until("it is ready", || is_ready(server.port(), "/-/ready"));
+    }
     wait_until("the first scrape", || {
         get(prometheus.port(), "/api/v1/query?query=fdtrace_build_info").contains("version")
     });

@@ -172,7 +172,9 @@ impl OnDemand {
         self.quiet_since = now;
         // After the counters what was counted already, and last the sockets: what is refused between
         // these makes more that the counters do not explain, and less is attributed.
+        let nearer = host.namespaces.borrow_mut().deltas();
         let counted = aggregator.counted(host);
+        let nearer = unseen::moved(&self.counters, &nearer);
         let moved = unseen::moved(&self.counters, &counters);
         if moved.is_empty() {
             return Vec::new();
@@ -202,6 +204,10 @@ impl OnDemand {
                 (growth > 0).then_some((socket, u64::from(growth)))
             });
             let (sockets, growth): (Vec<_>, Vec<_>) = grown.unzip();
+            // Counters that were read after the records are as good where all of these sockets have told
+            // of themselves by one, and nearer to what was counted.
+            let have_told = sockets.iter().all(|socket| counted.contains_key(&socket.inode));
+            let moved = nearer.get(&netns).filter(|_| have_told).copied().unwrap_or(moved);
             let grown = unseen::attribute(moved, later, &growth, is_complete);
             for (socket, grown) in sockets.iter().zip(grown) {
                 let counted = counted.get(&socket.inode).copied().unwrap_or_default();

@@ -15,11 +15,14 @@ use std::{
 };
 
 use self::unseen::Grown;
-use super::host::{Live, PROC};
+use super::{
+    host::{Live, PROC},
+    polled::{listeners, refusal},
+};
 use crate::{
     aggregate::{Aggregator, Counted},
     enrich::{NetnsDelta, NetnsListeners, census::thread_cpu, host_listeners},
-    model::{BootTime, Door, Failure, FailureEvent, Figures, KeyId, ListeningSocket, Target},
+    model::{BootTime, Door, Failure, FailureEvent, Figures, ListeningSocket},
 };
 
 /// A look that takes longer than this on a core is not worth its while: every second, it would be
@@ -182,8 +185,7 @@ impl OnDemand {
         let mut sockets: HashMap<u32, Vec<ListeningSocket>> = HashMap::new();
         let mut gone: BTreeMap<u64, Option<u32>> =
             before.iter().map(|(inode, (netns, _))| (*inode, *netns)).collect();
-        let namespaces = host_listeners(Path::new(PROC)).namespaces.into_iter();
-        for socket in namespaces.filter_map(|of| of.tcp.ok()).flat_map(|tcp| tcp.sockets) {
+        for socket in listeners() {
             gone.remove(&socket.inode);
             if let Some(netns) = socket.listener.netns {
                 sockets.entry(netns).or_default().push(socket);
@@ -224,24 +226,14 @@ fn events(now: BootTime, socket: &ListeningSocket, grown: Grown, counted: Counte
     let overflows = (grown.syns + grown.acks).saturating_sub(counted.overflows);
     let acks = grown.acks.min(overflows);
     let drops = grown.syn_drops.saturating_sub(counted.syn_drops);
-    let event = |door, failure| FailureEvent {
-        key: KeyId { slot: u32::MAX, inode: socket.inode },
-        at: now,
-        caller: None,
-        door,
-        failure,
-        met: None,
-        target: Target::Listener(socket.listener.clone()),
-        queue: socket.queue(),
-        limits: None,
-    };
     let all = [
-        (event(Door::Syn, overflow), overflows - acks),
-        (event(Door::Ack, overflow), acks),
-        (event(Door::Syn, Failure::SynQueueFull), drops),
+        (Door::Syn, overflow, overflows - acks),
+        (Door::Ack, overflow, acks),
+        (Door::Syn, Failure::SynQueueFull, drops),
     ];
-    let all = all.into_iter().filter(|(_, new)| *new > 0);
-    all.map(|(event, new)| (event, new, grown.figures)).collect()
+    let all = all.into_iter().filter(|(.., new)| *new > 0);
+    all.map(|(door, failure, new)| (refusal(now, socket, door, failure), new, grown.figures))
+        .collect()
 }
 
 /// Every listener's drops; the number of a network namespace where nobody tells them.

@@ -44,21 +44,11 @@ impl Poller {
                 self.sockets.insert(socket.inode, *drops);
             }
             let new = self.growth(&socket);
-            let Some(queue) = socket.queue().filter(|queue| new > 0 && queue.is_full()) else {
+            if new == 0 || !socket.queue().is_some_and(|queue| queue.is_full()) {
                 continue;
-            };
-            let event = FailureEvent {
-                key: KeyId { slot: u32::MAX, inode: socket.inode },
-                at: now,
-                caller: None,
-                door: Door::Syn,
-                failure: Failure::AcceptQueueFull { syn_queue_full: false },
-                met: None,
-                target: Target::Listener(socket.listener),
-                queue: Some(queue),
-                limits: None,
-            };
-            refused.push((event, new, Figures::AtMost));
+            }
+            let full = Failure::AcceptQueueFull { syn_queue_full: false };
+            refused.push((refusal(now, &socket, Door::Syn, full), new, Figures::AtMost));
         }
         refused
     }
@@ -75,7 +65,28 @@ fn drops(namespaces: &mut Namespaces) -> u64 {
     namespaces.deltas().iter().filter_map(|delta| delta.listen_drops).sum()
 }
 
-fn listeners() -> Vec<ListeningSocket> {
+/// Clients that a socket refused, when no program saw it.
+pub(super) fn refusal(
+    at: BootTime,
+    socket: &ListeningSocket,
+    door: Door,
+    failure: Failure,
+) -> FailureEvent {
+    FailureEvent {
+        key: KeyId { slot: u32::MAX, inode: socket.inode },
+        at,
+        caller: None,
+        door,
+        failure,
+        met: None,
+        target: Target::Listener(socket.listener.clone()),
+        queue: socket.queue(),
+        limits: None,
+    }
+}
+
+/// The listeners of every network namespace that can be looked into.
+pub(super) fn listeners() -> Vec<ListeningSocket> {
     let namespaces = host_listeners(Path::new(PROC)).namespaces.into_iter();
     namespaces.filter_map(|of| of.tcp.ok()).flat_map(|tcp| tcp.sockets).collect()
 }

@@ -335,7 +335,8 @@ impl Trace {
         self.drain(sink)?;
         self.take_undelivered(sink)?;
         self.poll(sink)?;
-        if self.is_to_wake() {
+        // There is no use in a rest now.
+        if self.on_demand.as_ref().is_some_and(OnDemand::is_resting) && self.is_to_wake() {
             self.wake(sink)?;
         }
         self.find_last_owners(sink)?;

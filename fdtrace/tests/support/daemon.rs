@@ -119,10 +119,18 @@ impl Daemon {
         }
     }
 
+    /// Makes room for notices: the kernel keeps but some ten, and others are not sent.
+    fn forget_notices(&self) {
+        self.notify.set_nonblocking(true).expect("no waiting");
+        while self.notify.recv(&mut [0; 4096]).is_ok() {}
+        self.notify.set_nonblocking(false).expect("waiting");
+    }
+
     /// Another configuration, by SIGHUP.
     #[track_caller]
     pub(crate) fn reload(&self, config: &str) {
         configure(self.dir.path(), self.port, config);
+        self.forget_notices();
         self.signal(Signal::SIGHUP);
         let notice = self.wait_for_notice("RELOADING=1");
         assert!(notice.contains("MONOTONIC_USEC="), "{notice}");
@@ -169,12 +177,13 @@ impl Daemon {
         });
         let value =
             |line: &str| line.rsplit(' ').next().and_then(|value| value.parse::<f64>().ok());
-        samples.map(|line| value(line).unwrap_or_else(|| panic!("{line}"))).sum::<f64>()
+        samples.map(|line| value(line).unwrap_or_else(|| panic!("{line}"))).sum::<f64>() + 0.0
     }
 
     /// Ends it as systemd does.
     #[track_caller]
     pub(crate) fn stop(mut self) -> Ended {
+        self.forget_notices();
         self.signal(Signal::SIGTERM);
         self.wait_for_notice("STOPPING=1");
         let status = self.child.wait().expect("wait for fdtrace");

@@ -18,6 +18,7 @@ mod segments;
 mod silence;
 mod syn;
 mod syn_queue;
+mod usage;
 
 use crate::Test;
 

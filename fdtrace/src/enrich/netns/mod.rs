@@ -25,7 +25,7 @@ use self::{
     counters::Counters,
     look::{Members, Netstat},
 };
-use super::mounts;
+use super::{census::thread_cpu, mounts};
 use crate::model::{Handshakes, Pid};
 
 /// Namespaces watched at once.
@@ -38,7 +38,7 @@ const MOST_MEMBERS: usize = 4;
 /// Settings are read again after this: an operator may just have followed a remedy.
 const FACTS_FRESH: Duration = Duration::from_secs(10);
 
-/// Between two discoveries there is at least so many times as long as the last took, …
+/// Between two discoveries there is at least so many times as long as the last took of a core, …
 const REST: u32 = 1000;
 const REST_AFTER_UNKNOWN: u32 = 100;
 /// … and at least this.
@@ -76,7 +76,8 @@ pub struct Namespaces {
     skipped: u64,
     forgotten: u64,
     forgotten_growth: Counters,
-    /// When the last discovery ended, and how long it took.
+    /// When the last discovery ended, and how much of a core it took: where others are busy, it
+    /// lasts much longer, and what has ended must not be held for that.
     last: Option<(Instant, Duration)>,
     /// The last discovery could not be made.
     failing: bool,
@@ -143,7 +144,7 @@ impl Namespaces {
     /// Counters of a new one grow from here on; from 0 where the namespace itself is new, because
     /// every process in it is.
     pub fn discover(&mut self) {
-        let began = Instant::now();
+        let before = thread_cpu();
         match look::members(&self.root) {
             Ok(members) => {
                 self.take_in(members);
@@ -158,7 +159,7 @@ impl Namespaces {
                 log::log!(level, "cannot look for network namespaces in {root}: {error}");
             }
         }
-        self.last = Some((Instant::now(), began.elapsed()));
+        self.last = Some((Instant::now(), thread_cpu().saturating_sub(before)));
     }
 
     /// [Discovers](Self::discover), if the last time is long enough ago that this takes no more than

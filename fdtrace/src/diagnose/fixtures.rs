@@ -38,6 +38,7 @@ pub(super) fn process(pid: u32, comm: &str, soft: u64, hard: u64) -> Ancestor {
         container: None,
         may_raise_hard: None,
         above_file_max: Some(false),
+        go: None,
         settings: Vec::new(),
     }
 }

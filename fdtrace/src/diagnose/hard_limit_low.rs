@@ -6,9 +6,11 @@ use super::{
     Bite, Failed, LimitFacts, Side, limit, limits_as_evidence, number,
     origin::{Origin, value},
     remedy,
-    words::{at, directive, directive_at, name, the_limit},
+    words::{at, directive, directive_at, name, runtime, the_limit},
 };
-use crate::model::{Cause, Certainty, ChainEnd, Diagnosis, Evidence, Place, Setting, Value};
+use crate::model::{
+    Ancestor, Cause, Certainty, ChainEnd, Diagnosis, Evidence, Place, Runtime, Setting, Value,
+};
 
 pub(super) fn diagnose(
     facts: &LimitFacts<'_>,
@@ -47,8 +49,7 @@ pub(super) fn inherited(facts: &LimitFacts<'_>, bite: Bite, origin: &Origin<'_>)
     let chain = &provenance.chain;
     let mut text = String::new();
     if origin.holder > 0 {
-        let holder = name(&chain[origin.holder]);
-        let _ = write!(text, ", inherited from {holder} (also {})", bite.soft);
+        text.push_str(&from(&chain[origin.holder], bite));
     }
     let own = chain.first().and_then(|own| own.settings.first());
     // Who raises its limit by itself raises both.
@@ -108,6 +109,7 @@ pub(super) fn inherited(facts: &LimitFacts<'_>, bite: Bite, origin: &Origin<'_>)
             limit(value)
         );
     }
+    text.push_str(&raised_its_own(origin));
     if let ChainEnd::Unreadable(_) = &provenance.chain_end
         && origin.above.is_none()
         && !chain.is_empty()
@@ -115,6 +117,25 @@ pub(super) fn inherited(facts: &LimitFacts<'_>, bite: Bite, origin: &Origin<'_>)
         text.push_str("; what is above it could not be read");
     }
     text
+}
+
+/// `, inherited from supervisord[812] (also 1024)`
+pub(super) fn from(holder: &Ancestor, bite: Bite) -> String {
+    let also = holder.limits.is_some_and(|limits| number(limits.soft) == bite.soft);
+    let also = if also { format!(" (also {})", bite.soft) } else { String::new() };
+    format!(", inherited from {}{also}", name(holder))
+}
+
+/// Why an ancestor has another limit than it gave.
+pub(super) fn raised_its_own(origin: &Origin<'_>) -> String {
+    let Some((process, limits)) = origin.past.and_then(|past| Some((past, past.limits?))) else {
+        return String::new();
+    };
+    format!(
+        "; {} has {}: Go raises its own limit only, and starts others with the one it got",
+        name(process),
+        limits.soft
+    )
 }
 
 /// The ancestor that the limit comes from.
@@ -137,7 +158,19 @@ pub(super) fn ancestor(facts: &LimitFacts<'_>, origin: &Origin<'_>) -> Vec<Evide
             source: Some(format!("/proc/{}/stat", holder.id.pid)),
         });
     }
+    evidence.extend(go(origin));
     evidence
+}
+
+/// The Go of an ancestor that gave on what it got.
+pub(super) fn go(origin: &Origin<'_>) -> Option<Evidence> {
+    let past = origin.past?;
+    Some(Evidence {
+        fact: "ancestor_runtime",
+        value: Value::Text(runtime(&Runtime::Go(past.go.clone()?))?),
+        unit: None,
+        source: Some(format!("/proc/{}/exe", past.id.pid)),
+    })
 }
 
 /// The setting that explains the limit.

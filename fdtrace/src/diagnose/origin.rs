@@ -2,7 +2,10 @@
 
 use std::time::{Duration, SystemTime};
 
-use super::{Bite, Side, number};
+use super::{
+    Bite, Side, number,
+    words::{Raises, gives_on_what_it_got, raises},
+};
 use crate::model::{Ancestor, FdLimits, FileFact, Place, Provenance, Setting, SettingSource};
 
 /// Dates of starts are up to a second too early: the kernel tells the boot's date in seconds.
@@ -11,8 +14,11 @@ const DATE_ERROR: Duration = Duration::from_secs(1);
 /// Where a limit comes from.
 #[derive(Clone, Debug)]
 pub(super) struct Origin<'a> {
-    /// The highest of the ancestors, without a gap, that have the same limit; 0 is the process.
+    /// The highest of the ancestors, without a gap, that have the same limit or started others with
+    /// it; 0 is the process.
     pub(super) holder: usize,
+    /// The nearest one up to there that has raised its own limit, and gave on the one it got.
+    pub(super) past: Option<&'a Ancestor>,
     /// The limits of the one above that.
     pub(super) above: Option<FdLimits>,
     /// The setting that explains it.
@@ -44,11 +50,11 @@ impl<'a> Origin<'a> {
     pub(super) fn find(provenance: &'a Provenance, bite: Bite) -> Self {
         let chain = &provenance.chain;
         let side = bite.side();
-        let of = |process: &Ancestor| process.limits.map(|limits| on(side, limits));
-        let same = chain.iter().take_while(|process| of(process) == Some(bite.soft)).count();
-        let holder = same.saturating_sub(1);
+        let holder = holder(provenance, side, bite.soft);
+        let below = chain.iter().take(holder + 1).skip(1);
         let mut origin = Self {
             holder,
+            past: below.into_iter().find(|process| !has(process, side, bite.soft)),
             above: chain.get(holder + 1).and_then(|above| above.limits),
             explained: None,
             raised: None,
@@ -113,6 +119,35 @@ impl<'a> Origin<'a> {
         }
         if is_last { Go::No } else { Go::On }
     }
+}
+
+/// See [`Origin::holder`].
+fn holder(provenance: &Provenance, side: Side, limit: u64) -> usize {
+    let chain = &provenance.chain;
+    // Who raises its own limit did not inherit a low one.
+    let may_pass = side == Side::Soft && raises(&provenance.runtime) != Raises::Yes;
+    let passes =
+        |process: &Ancestor| may_pass && process.go.as_deref().is_some_and(gives_on_what_it_got);
+    let mut holder = 0;
+    let mut end = 0;
+    for (at, process) in chain.iter().enumerate() {
+        if has(process, side, limit) {
+            holder = at;
+        } else if at == 0 || !passes(process) {
+            break;
+        }
+        end = at;
+    }
+    // Those at the end gave on what they had from above, or from a setting of their own. With
+    // another limit above and no setting, it was not theirs.
+    let is_above_known = chain.get(end + 1).is_some_and(|above| above.limits.is_some());
+    let has_setting =
+        |process: &Ancestor| process.settings.iter().any(|setting| value(setting, side).is_some());
+    if !is_above_known || chain.get(end).is_some_and(has_setting) { end } else { holder }
+}
+
+fn has(process: &Ancestor, side: Side, limit: u64) -> bool {
+    process.limits.is_some_and(|limits| on(side, limits) == limit)
 }
 
 #[derive(PartialEq, Eq)]

@@ -1,7 +1,7 @@
 //! A setting was raised, and the process it governs started before that.
 
 use super::{
-    Bite, Failed, LimitFacts, limit, limits_as_evidence,
+    Bite, Failed, LimitFacts, hard_limit_low, limit, limits_as_evidence,
     origin::{Origin, Raised},
     remedy::{self, next_run, remedy, restart_of, restart_of_script},
     words::{at, directive, name, span, the_limit},
@@ -21,8 +21,7 @@ pub(super) fn diagnose(
     let subject = if raised.at == 0 {
         "; it".to_owned()
     } else {
-        let also = process.limits.map_or(String::new(), |_| format!(" (also {})", bite.soft));
-        format!(", inherited from {}{also}, which", name(process))
+        format!("{}, which", hard_limit_low::from(process, bite))
     };
     let what = match &raised.setting.source {
         SettingSource::Login { .. } => at(raised.file),
@@ -35,6 +34,7 @@ pub(super) fn diagnose(
         span(raised.after),
         limit(raised.value),
     );
+    why.push_str(&hard_limit_low::raised_its_own(origin));
     let mut unknown = facts.provenance.unknown.clone();
     if !raised.applies {
         unknown.push(format!(
@@ -53,13 +53,18 @@ pub(super) fn diagnose(
         cause: Cause::RaisedAfterStart,
         certainty: if is_certain { Certainty::Certain } else { Certainty::Likely },
         why,
-        evidence: evidence(facts, bite, &raised),
+        evidence: evidence(facts, bite, origin, &raised),
         remedies,
         unknown,
     })
 }
 
-fn evidence(facts: &LimitFacts<'_>, bite: Bite, raised: &Raised<'_>) -> Vec<Evidence> {
+fn evidence(
+    facts: &LimitFacts<'_>,
+    bite: Bite,
+    origin: &Origin<'_>,
+    raised: &Raised<'_>,
+) -> Vec<Evidence> {
     let process = &facts.provenance.chain[raised.at];
     let mut evidence = limits_as_evidence(facts, bite);
     let text = |fact, text| Evidence { fact, value: Value::Text(text), unit: None, source: None };
@@ -75,6 +80,7 @@ fn evidence(facts: &LimitFacts<'_>, bite: Bite, raised: &Raised<'_>) -> Vec<Evid
             source: Some(format!("/proc/{}/stat", process.id.pid)),
         });
     }
+    evidence.extend(hard_limit_low::go(origin));
     evidence.push(Evidence {
         fact: "configured_limit",
         value: if raised.value == u64::MAX { Value::Unlimited } else { Value::Count(raised.value) },

@@ -91,11 +91,32 @@ pub(super) fn raises(runtime: &Runtime) -> Raises {
     }
 }
 
+/// Whether a Go program that has raised its soft limit starts others with the one that it got itself
+/// (syscall/rlimit.go, syscall/exec_linux.go since 1.21, and in 1.20.4 and 1.19.9). Before, its
+/// children got the raised one.
+pub(super) fn gives_on_what_it_got(version: &str) -> bool {
+    match go_minor(version) {
+        Some(19) => go_patch(version) >= 9,
+        Some(20) => go_patch(version) >= 4,
+        Some(minor) => minor > 20,
+        None => false,
+    }
+}
+
 /// `go1.21.3` → 21.
 fn go_minor(version: &str) -> Option<u32> {
-    let rest = version.strip_prefix("go1.")?;
-    let end = rest.bytes().position(|byte| !byte.is_ascii_digit()).unwrap_or(rest.len());
-    rest[..end].parse().ok()
+    leading_number(version.strip_prefix("go1.")?)
+}
+
+/// `go1.21.3` → 3, `go1.21`, `go1.21rc2` → 0.
+fn go_patch(version: &str) -> u32 {
+    let patch = version.splitn(3, '.').nth(2);
+    patch.and_then(leading_number).unwrap_or_default()
+}
+
+fn leading_number(text: &str) -> Option<u32> {
+    let end = text.bytes().position(|byte| !byte.is_ascii_digit()).unwrap_or(text.len());
+    text[..end].parse().ok()
 }
 
 /// `Go 1.18.3`.
@@ -155,6 +176,23 @@ mod tests {
             assert_eq!(raises(&Runtime::Go(version.into())), expected, "{version}");
         }
         assert_eq!(raises(&Runtime::Java { raises: false }), Raises::No);
+    }
+
+    #[test]
+    fn what_go_gives_on() {
+        for (version, expected) in [
+            ("go1.18.10", false),
+            ("go1.19.8", false),
+            ("go1.19.9", true),
+            ("go1.20", false),
+            ("go1.20.3", false),
+            ("go1.20.14", true),
+            ("go1.21rc2", true),
+            ("go1.24.4 X:nocoverageredesign", true),
+            ("devel +abc", false),
+        ] {
+            assert_eq!(gives_on_what_it_got(version), expected, "{version}");
+        }
     }
 
     #[test]

@@ -53,6 +53,9 @@ pub struct Ancestor {
     pub may_raise_hard: Option<bool>,
     /// Whether it has CAP_SYS_ADMIN in the initial user namespace: file-max does not hold for it.
     pub above_file_max: Option<bool>,
+    /// The version of Go that it was built with (`go1.21.3`). Only looked for where its soft limit
+    /// is as high as its hard one, and not the process's: Go may have raised it by itself.
+    pub go: Option<String>,
     /// The settings that give a limit to it, the one applied last first.
     pub settings: Vec<Setting>,
 }

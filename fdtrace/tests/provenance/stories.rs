@@ -2,7 +2,7 @@
 
 use fdtrace::{
     diagnose::Failed,
-    model::{Cause, Certainty, ChainEnd, Diagnosis, Role, Runtime},
+    model::{Cause, Certainty, ChainEnd, Diagnosis, Role, Runtime, Value},
 };
 
 use crate::{
@@ -193,9 +193,11 @@ fn containers() {
         pid: 880,
         parent: 1,
         command: "/usr/bin/containerd-shim-runc-v2 -id x",
-        limits: ("1024", "524288"),
+        // The unit gives it 1024:524288, and Go raises that.
+        limits: ("524288", "524288"),
         cgroup: "/system.slice/containerd.service",
     });
+    tree.built_with_go(880, "go1.23.6");
     let cgroup = format!("/system.slice/docker-{ID}.scope");
     let web = Process {
         pid: 900,
@@ -226,6 +228,25 @@ fn containers() {
     );
     tree.remove("proc/900");
     tree.process(&Process { limits: ("1024", "524288"), ..web });
+    let found = diagnosed(&tree.read(900));
+    check(
+        &found,
+        Cause::SoftLimitLow,
+        Certainty::Certain,
+        &[
+            "soft nofile limit 1024 (hard 524288), inherited from containerd-shim[880]: \
+             LimitNOFILE= in /usr/lib/systemd/system/containerd.service:2",
+            "; containerd-shim[880] has 524288: Go raises its own limit only, and starts others \
+             with the one it got",
+        ],
+    );
+    let runtime = found.evidence.iter().find(|evidence| evidence.fact == "ancestor_runtime");
+    assert_eq!(runtime.unwrap().value, Value::Text("Go 1.23.6".into()));
+    // An older Go would have given on what it raised.
+    tree.built_with_go(880, "go1.19.8");
+    let found = diagnosed(&tree.read(900));
+    assert!(!found.why.contains("inherited"), "{}", found.why);
+    tree.built_with_go(880, "go1.23.6");
     tree.changed(
         "etc/systemd/system/containerd.service.d/a.conf",
         "[Service]\nLimitNOFILE=65536\n",
@@ -236,7 +257,10 @@ fn containers() {
         &found,
         Cause::RaisedAfterStart,
         Certainty::Certain,
-        &["inherited from containerd-shim[880] (also 1024)"],
+        &[
+            "inherited from containerd-shim[880], which started ",
+            " was changed to 65536; containerd-shim[880] has 524288: Go raises",
+        ],
     );
     assert!(found.remedies.last().unwrap().text.contains("create the container anew"));
 

@@ -166,15 +166,26 @@ pub(crate) fn supervisorctl(server: &Server, what: &str) -> String {
     String::from_utf8(output.stdout).unwrap()
 }
 
-/// Compiles the server; cargo's directory keeps what is compiled already.
+/// Compiles the server.
 #[track_caller]
 pub(crate) fn build() -> PathBuf {
+    compile("main.go", PROGRAM)
+}
+
+/// The compiler: Debian's, or another one that is named.
+pub(crate) fn compiler() -> PathBuf {
+    std::env::var_os("FDTRACE_TEST_GO").map_or_else(|| program("go"), PathBuf::from)
+}
+
+/// Compiles a source beside this file; cargo's directory keeps what is compiled already.
+#[track_caller]
+pub(crate) fn compile(source: &str, name: &str) -> PathBuf {
     let dir = Path::new(env!("CARGO_TARGET_TMPDIR")).join("servers-go");
-    let binary = dir.join(PROGRAM);
-    let output = Command::new(program("go"))
+    let binary = dir.join(name);
+    let output = Command::new(compiler())
         .args(["build", "-o"])
         .arg(&binary)
-        .arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/servers/go/main.go"))
+        .arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/servers/go").join(source))
         // It has no dependencies: nothing may be looked for on the network, no C compiler is needed.
         .envs([("GO111MODULE", "off"), ("GOFLAGS", ""), ("GOPROXY", "off")])
         .envs([("GOTOOLCHAIN", "local"), ("GOENV", "off"), ("CGO_ENABLED", "0")])

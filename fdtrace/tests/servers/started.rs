@@ -15,7 +15,7 @@ use crate::{
     Test,
     clients::{Answer, Clients, HTTP},
     go,
-    server::{Home, Server, only_child, program},
+    server::{Home, Server, has_sys_resource, only_child, program},
     support::{Diagnosed, Fdtrace, carry_out, number},
 };
 
@@ -23,6 +23,7 @@ pub(crate) const TESTS: &[Test] = &[
     ("started_by_supervisord_before_its_limit_was_raised", before_minfds_was_raised),
     ("started_by_a_script_with_a_low_limit", by_a_script),
     ("started_by_a_shell_with_a_low_limit", by_a_shell),
+    ("started_by_a_go_program_with_a_low_limit", by_go),
     ("started_by_runit_with_a_low_limit", by_runit),
     ("started_by_runit_before_its_limit_was_raised", before_the_run_script_was_raised),
 ];
@@ -128,6 +129,51 @@ fn by_a_shell() {
     });
     server.restart(&mut command_again.unwrap(), HARD, HARD);
     settle(fdtrace, server, pid);
+}
+
+/// Go raises the parent's own soft limit. Since 1.19.9 and 1.20.4 it starts others with the one that
+/// it got, before with the raised one.
+fn by_go() {
+    const RAISED: u64 = 1024;
+    let home = Home::new();
+    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/servers/asyncio_server.py");
+    let mut command = Command::new(go::compile("parent/main.go", "goparent"));
+    command.arg(program("python3")).args(["-u", script, &home.port.to_string()]);
+    let server = home.start(&mut command, LIMIT, RAISED);
+    assert_eq!(soft_limit(server.pid()), RAISED);
+    let pid = only_child(server.pid());
+    let gives_on_what_it_got = soft_limit(pid) == LIMIT;
+    let (limit, cause, says) = if gives_on_what_it_got {
+        let parent = format!("; goparent[{}] has {RAISED}: Go raises its own", server.pid());
+        (LIMIT, "soft_limit_low", parent)
+    } else {
+        let parent = format!("inherited from goparent[{}] (also {RAISED})", server.pid());
+        (RAISED, "hard_limit_low", parent)
+    };
+    println!("    {}: the child has {limit}", go::compiler().display());
+    let mut fdtrace = Fdtrace::start(&[]);
+    let mut clients = Clients::of(server.port(), HTTP);
+    let (served, answer) = clients.open_until_refused(usize::try_from(limit).unwrap() + 36);
+    assert_eq!(answer, Answer::Waiting);
+    let of_pid = json!({ "process": { "pid": pid }, "failure": "EMFILE" });
+    let said = Diagnosed::of(&mut fdtrace, &of_pid);
+    said.is(cause, "certain", &[&says]);
+    if !gives_on_what_it_got && !has_sys_resource() {
+        return;
+    }
+    carry_out(said.command("now"));
+    let recovered = json!({ "process": { "pid": pid }, "outcome": "recovered" });
+    fdtrace.reported("episode_closed", &recovered);
+    clients.open(100);
+    clients.last_are_served(100);
+    println!("    {served} clients before, 100 more now");
+    fdtrace.stop().assert_lost_nothing();
+}
+
+fn soft_limit(pid: u32) -> u64 {
+    let limits = fs::read_to_string(format!("/proc/{pid}/limits")).unwrap();
+    let line = limits.lines().find_map(|line| line.strip_prefix("Max open files")).unwrap();
+    line.split_whitespace().next().unwrap().parse().unwrap()
 }
 
 /// runit's supervisor runs the script anew for each start of the service.

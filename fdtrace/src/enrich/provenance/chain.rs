@@ -130,6 +130,7 @@ fn member(
         container: placement.container.map(|container| container.id),
         may_raise_hard: capability(CAP_SYS_RESOURCE),
         above_file_max: capability(CAP_SYS_ADMIN),
+        go: None,
         settings: Vec::new(),
     };
     let login_uid = bytes(&dir.join("loginuid")).ok().and_then(|bytes| login_uid(&bytes));

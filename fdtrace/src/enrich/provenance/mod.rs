@@ -64,6 +64,11 @@ pub fn read(root: &Path, pid: Pid) -> Provenance {
     for (ancestor, settings) in chain.iter_mut().zip(settings) {
         ancestor.settings = settings;
     }
+    if let Some(own) = chain.first().and_then(|own| own.limits) {
+        for ancestor in chain.iter_mut().skip(1) {
+            ancestor.go = program::go_above(&host, ancestor, own);
+        }
+    }
     Provenance { chain, chain_end: end, runtime, login, system, unknown }
 }
 

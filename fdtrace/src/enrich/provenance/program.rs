@@ -2,6 +2,7 @@
 
 use std::{
     fs::File,
+    io,
     path::{Path, PathBuf},
 };
 
@@ -10,7 +11,9 @@ use super::{
     nginx,
     root::{Root, Text},
 };
-use crate::model::{Ancestor, FileFact, Limit, Place, Program, Runtime, Setting, SettingSource};
+use crate::model::{
+    Ancestor, FdLimits, FileFact, Limit, Place, Program, Runtime, Setting, SettingSource,
+};
 
 /// Tells by the executable's name, and for any other by what the Go linker leaves in it.
 pub(super) fn runtime(host: &Root, process: &Ancestor) -> Runtime {
@@ -32,15 +35,24 @@ pub(super) fn runtime(host: &Root, process: &Ancestor) -> Runtime {
         b"mysqld" | b"mariadbd" => Runtime::Program(Program::Mysql),
         b"postgres" => Runtime::Postgres,
         _ if name.starts_with(b"python") || name.starts_with(b"pypy") => Runtime::Python,
-        _ => {
-            // By its own number: the file that runs, also where another has its name now.
-            let pid = process.id.pid.to_string();
-            match File::open(host.path().join("proc").join(pid).join("exe")) {
-                Ok(file) => go_version(&file).map_or(Runtime::Other, Runtime::Go),
-                Err(_) => Runtime::Unknown,
-            }
-        }
+        _ => match executable(host, process) {
+            Ok(file) => go_version(&file).map_or(Runtime::Other, Runtime::Go),
+            Err(_) => Runtime::Unknown,
+        },
     }
+}
+
+/// The Go that an ancestor was built with, where that matters to who descends from it.
+pub(super) fn go_above(host: &Root, process: &Ancestor, own: FdLimits) -> Option<String> {
+    let limits = process.limits?;
+    let may_have_raised = limits.soft == limits.hard && limits.soft != own.soft;
+    may_have_raised.then(|| go_version(&executable(host, process).ok()?)).flatten()
+}
+
+/// By its own number: the file that runs, also where another has its name now.
+fn executable(host: &Root, process: &Ancestor) -> io::Result<File> {
+    let pid = process.id.pid.to_string();
+    File::open(host.path().join("proc").join(pid).join("exe"))
 }
 
 /// What a program's own configuration says. `root` is the process's own; `parent` is the master of
@@ -238,6 +250,7 @@ mod tests {
             container: None,
             may_raise_hard: None,
             above_file_max: None,
+            go: None,
             settings: Vec::new(),
         }
     }

@@ -90,6 +90,7 @@ pub(super) fn ancestor(pid: u32, comm: &[u8], limits: Option<(u64, u64)>) -> Anc
         container: None,
         may_raise_hard: None,
         above_file_max: None,
+        go: None,
         settings: Vec::new(),
     }
 }

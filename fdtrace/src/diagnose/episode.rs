@@ -7,9 +7,9 @@ use super::{
     retries, syn_flood,
 };
 use crate::model::{
-    Acceptor, Backlog, BootTime, Cause, Ceiling, Census, Certainty, Diagnosis, EpisodeReport,
-    Errno, Failure, FailureSample, FdSample, HalfOpen, Handshakes, Provenance, QueueSample,
-    UserHoldings,
+    Acceptor, Backlog, BootTime, Cause, Ceiling, Census, Certainty, Diagnosis, EarlierCensus,
+    EpisodeReport, Errno, Failure, FailureSample, FdSample, HalfOpen, Handshakes, Provenance,
+    QueueSample, UserHoldings,
 };
 
 /// What is known of an episode; `None` where nobody looked, or nobody may.
@@ -25,6 +25,8 @@ pub struct EpisodeFacts<'a> {
     pub census: Option<&'a Census>,
     /// How many descriptors it had before, the oldest first; empty where nobody looked.
     pub before: &'a [FdSample],
+    /// What it had open when it was first close to its limit.
+    pub earlier: Option<&'a EarlierCensus>,
     /// What its threads do.
     pub acceptor: Option<&'a Acceptor>,
     /// What was seen of it over time; nothing at its beginning.
@@ -101,7 +103,13 @@ fn of_call(facts: &EpisodeFacts<'_>, errno: Errno) -> Vec<Diagnosis> {
     });
     let of_use =
         facts.census.filter(|_| failed == Failed::Descriptor).map_or_else(Vec::new, |census| {
-            held(&HeldFacts { census, before: facts.before, acceptor: facts.acceptor })
+            held(&HeldFacts {
+                census,
+                at: report.at,
+                before: facts.before,
+                earlier: facts.earlier,
+                acceptor: facts.acceptor,
+            })
         });
     let mut found = in_order(of_limit, of_use);
     if report.door.accepts() {

@@ -6,8 +6,8 @@ use super::{
     slow_acceptor,
 };
 use crate::model::{
-    Acceptor, Cause, Census, Certainty, Diagnosis, Errno, Limit, ListenerReport, OwnerFds, Process,
-    Provenance, QueueSample, Risk, Verdict,
+    Acceptor, BootTime, Cause, Census, Certainty, Diagnosis, Errno, Limit, ListenerReport,
+    OwnerFds, Process, Provenance, QueueSample, Risk, Verdict,
 };
 
 /// With fewer descriptors than this, what they are is nobody's concern unless they run out.
@@ -106,7 +106,13 @@ fn of_descriptors(facts: &ExplainFacts<'_>) -> Vec<Diagnosis> {
     let is_short = facts.fds.and_then(|fds| fds.risk()).is_some();
     let census = facts.census.filter(|census| is_short || census.open.number() >= MANY);
     let Some(census) = census else { return Vec::new() };
-    let mut found = held(&HeldFacts { census, before: &[], acceptor: facts.acceptor });
+    let mut found = held(&HeldFacts {
+        census,
+        at: BootTime::default(),
+        before: &[],
+        earlier: None,
+        acceptor: facts.acceptor,
+    });
     found.retain(|found| is_short || found.cause == Cause::FdLeak);
     found
 }

@@ -6,15 +6,21 @@ use super::{
     growth::{Growth, growth},
     leak, load,
 };
-use crate::model::{Acceptor, Cause, Census, Certainty, Diagnosis, FdSample};
+use crate::model::{
+    Acceptor, BootTime, Cause, Census, Certainty, Diagnosis, EarlierCensus, FdSample,
+};
 
 /// What a process's descriptors are, and how they became so.
 #[derive(Clone, Copy, Debug)]
 pub struct HeldFacts<'a> {
     /// What is open.
     pub census: &'a Census,
+    /// When.
+    pub at: BootTime,
     /// How many were open before, the oldest first; empty where nobody looked.
     pub before: &'a [FdSample],
+    /// What was open when it was first close to its limit, where somebody looked.
+    pub earlier: Option<&'a EarlierCensus>,
     /// What its threads do, where that is known.
     pub acceptor: Option<&'a Acceptor>,
 }
@@ -36,7 +42,7 @@ pub(super) const MOST: f64 = 0.5;
 pub fn held(facts: &HeldFacts<'_>) -> Vec<Diagnosis> {
     let growth = growth(facts.before);
     let mut candidates: Vec<Candidate> =
-        leak::candidates(facts, growth).into_iter().chain(load::candidate(facts.census)).collect();
+        leak::candidates(facts).into_iter().chain(load::candidate(facts.census)).collect();
     candidates.retain(|candidate| at_least(facts.census, candidate.share) >= PART);
     candidates.sort_by(|a, b| b.share.total_cmp(&a.share));
     if candidates.is_empty() {
@@ -59,7 +65,7 @@ fn add_context(diagnosis: &mut Diagnosis, facts: &HeldFacts<'_>, growth: Option<
     if let Some(growth) = growth {
         diagnosis.evidence.push(evidence::rate("growth", growth.per_second, "file descriptors"));
         diagnosis.evidence.push(evidence::lasting("growth_over", growth.lasting));
-    } else if facts.before.is_empty() {
+    } else if facts.before.is_empty() && facts.earlier.is_none() {
         diagnosis.unknown.push("how it grew: nobody looked before".to_owned());
     }
 }

@@ -3,8 +3,7 @@
 use std::time::Duration;
 
 use super::{
-    evidence::{CENSUS, count, from, lasting, of_open, per_second, several, span, text},
-    growth::Growth,
+    evidence::{self, CENSUS, count, from, lasting, of_open, several, span, text},
     held::{Candidate, HeldFacts, MOST},
 };
 use crate::model::{
@@ -14,11 +13,15 @@ use crate::model::{
 
 /// A program that looks after its connections closes one that its peer has closed at once.
 const LONG: Duration = Duration::from_secs(60);
+/// Two looks closer to each other do not tell growth from chance.
+const LEAST: Duration = Duration::from_secs(3);
+/// And growth by less than one in so many of all is nothing to speak of.
+const SHARE: u64 = 20;
 /// A file may be open a few times over.
 const SAME_FILE: u64 = 100;
 
 /// Everything that looks like a leak, and how much of the descriptors it accounts for.
-pub(super) fn candidates(facts: &HeldFacts<'_>, growth: Option<Growth>) -> Vec<Candidate> {
+pub(super) fn candidates(facts: &HeldFacts<'_>) -> Vec<Candidate> {
     // What stands still cannot close anything: that is another cause.
     if facts.acceptor.is_some_and(stands_still) {
         return Vec::new();
@@ -27,7 +30,7 @@ pub(super) fn candidates(facts: &HeldFacts<'_>, growth: Option<Growth>) -> Vec<C
     let found = [close_wait(census), unlisted(census), same_file(census), deleted(census)];
     let mut found: Vec<Candidate> = found.into_iter().flatten().collect();
     if found.iter().all(|candidate| candidate.share < MOST) {
-        found.extend(growth.and_then(|growth| growing(census, growth)));
+        found.extend(growing(facts));
     }
     found
 }
@@ -175,33 +178,55 @@ fn likely(
     (number > 0 && share >= MOST).then_some(Candidate { share, diagnosis })
 }
 
-/// Descriptors become more, and connections do not.
-fn growing(census: &Census, growth: Growth) -> Option<Candidate> {
-    if !growth.is_without_connections() {
+/// Descriptors of one kind have become more since it was first close to its limit, and connections
+/// have not.
+fn growing(facts: &HeldFacts<'_>) -> Option<Candidate> {
+    let (census, earlier) = (facts.census, facts.earlier?);
+    let lasting = facts.at.since(earlier.at);
+    let (from, to) = (earlier.census.open.number(), census.open.number());
+    let grown = to.checked_sub(from)?;
+    if lasting < LEAST || grown * SHARE < to {
         return None;
     }
-    let (kind, number) =
-        census.kinds.iter().find(|(kind, _)| *kind != FdKind::Tcp(TcpState::Established))?;
+    let [before, now] =
+        [&earlier.census, census].map(|census| census.count(FdKind::may_be_connection));
+    let more_connections = now.saturating_sub(before);
+    let more = |kind: &FdKind, count: u64| {
+        count.saturating_sub(earlier.census.count(|other| other == kind))
+    };
+    let others = census.kinds.iter().filter(|(kind, _)| !kind.may_be_connection());
+    let (kind, number) = others.max_by_key(|(kind, count)| more(kind, *count))?;
+    let more = more(kind, *number);
+    // Most of it is of this kind, and what connections there are more is little beside that.
+    if more * 2 < grown || more_connections * 5 > grown {
+        return None;
+    }
     let why = format!(
-        "descriptors grew from {} to {} in {} ({}), and connections did not; {} are {kind}",
-        growth.from,
-        growth.to,
-        span(growth.lasting),
-        per_second(growth.per_second),
-        of_open(census, *number)
+        "descriptors grew from {from} to {to} in {}, and {more} of the {grown} are {kind}, while \
+         connections went from {before} to {now}",
+        span(lasting),
     );
+    let connections = |fact, number| counted(count(fact, number, "connections"));
     let diagnosis = Diagnosis {
         cause: Cause::FdLeak,
         certainty: Certainty::Likely,
         why,
         evidence: vec![
-            from(text("kind", kind.to_string()), CENSUS),
-            count("kind_fds", *number, "file descriptors"),
+            counted(text("kind", kind.to_string())),
+            counted(count("kind_fds", *number, "file descriptors")),
+            counted(count("kind_growth", more, "file descriptors")),
+            connections("connections_before", before),
+            connections("connections", now),
+            evidence::lasting("grown_over", lasting),
         ],
         remedies: fix_and_restart(&format!("close descriptors of this kind ({kind}) after use")),
         unknown: vec!["whether it goes on so: the program may need them".to_owned()],
     };
     Some(Candidate { share: census.share(*number), diagnosis })
+}
+
+fn counted(evidence: Evidence) -> Evidence {
+    evidence::from(evidence, CENSUS)
 }
 
 fn fix_and_restart(fix: &str) -> Vec<Remedy> {

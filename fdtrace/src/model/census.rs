@@ -311,8 +311,31 @@ pub struct FdSample {
     pub at: BootTime,
     /// Open descriptors.
     pub open: u64,
-    /// Connections among them, where they were counted.
-    pub connections: Option<u64>,
+}
+
+/// What a process had open at some earlier moment.
+#[derive(Clone, Debug, PartialEq)]
+pub struct EarlierCensus {
+    /// That moment.
+    pub at: BootTime,
+    /// What there was.
+    pub census: Census,
+}
+
+impl FdKind {
+    /// Whether it may be a connection, of whatever protocol.
+    #[must_use]
+    pub const fn may_be_connection(&self) -> bool {
+        match self {
+            Self::Tcp(state) => !matches!(state, TcpState::Listen),
+            Self::Udp
+            | Self::Unix
+            | Self::OtherSocket(_)
+            | Self::TcpUnread
+            | Self::SocketUnread => true,
+            _ => false,
+        }
+    }
 }
 
 impl Census {

@@ -72,7 +72,7 @@ pub(super) fn listener(address: ListenerAddress) -> Target {
 }
 
 /// Everything known, the first line of the design.
-pub(super) fn opened() -> EpisodeReport {
+pub(crate) fn opened() -> EpisodeReport {
     EpisodeReport {
         at: at(3_120),
         phase: Phase::Opened,

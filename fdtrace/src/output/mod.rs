@@ -8,7 +8,7 @@ mod audit;
 mod doctor;
 mod explain;
 #[cfg(test)]
-mod fixtures;
+pub(crate) mod fixtures;
 mod journal;
 mod json;
 mod listeners;

@@ -5,6 +5,7 @@ use std::{
     collections::{HashMap, VecDeque},
     io,
     path::PathBuf,
+    sync::Arc,
     time::Instant,
 };
 
@@ -20,9 +21,9 @@ use crate::{
     diagnose::{self, EpisodeFacts, Lately},
     enrich::{acceptor, census, half_open, holdings, provenance},
     model::{
-        Acceptor, BootTime, Ceiling, Census, Diagnosis, DiagnosisReport, EpisodeReport, Failure,
-        FdSample, Known, OpenEpisode, PerUser, Phase, Process, ProcessId, Provenance, Target,
-        UserHoldings,
+        Acceptor, BootTime, Ceiling, Census, Diagnosis, DiagnosisReport, EarlierCensus,
+        EpisodeReport, Failure, FdSample, Known, OpenEpisode, PerUser, Phase, Process, ProcessId,
+        Provenance, Resource, Target, UserHoldings, WarningReport,
     },
 };
 
@@ -30,6 +31,8 @@ use crate::{
 const MOST_AT_ONCE: usize = 4;
 /// And so many wait. Of a host on which more processes fail than that, the first ones tell enough.
 const MOST_WAITING: usize = 64;
+/// Processes that are close to their limit, of each of which a census is kept.
+const MOST_CLOSE: usize = 256;
 /// Episodes that are remembered for that.
 const MOST_REMEMBERED: usize = 4096;
 
@@ -49,34 +52,76 @@ pub(super) struct Found {
 struct Job {
     report: Box<EpisodeReport>,
     before: Vec<FdSample>,
+    earlier: Option<Arc<EarlierCensus>>,
     lately: Lately,
     /// How often it was looked at before.
     round: Round,
 }
 
+/// Something that was read, on a thread of its own.
+enum Done {
+    /// About an episode.
+    Episode(Box<Found>),
+    /// What a process has open that is close to its limit; `None` where nobody may look.
+    Close(ProcessId, Option<Arc<EarlierCensus>>),
+}
+
 /// Looking into episodes.
 pub(super) struct Investigations {
-    sender: UnboundedSender<Found>,
-    found: UnboundedReceiver<Found>,
+    sender: UnboundedSender<Done>,
+    done: UnboundedReceiver<Done>,
     running: usize,
     waiting: VecDeque<Job>,
     told: HashMap<About, Told>,
     follow: Follow,
+    /// Censuses at failures,
     pace: census::Pace,
+    /// and those before them, at warnings.
+    pace_of_warnings: census::Pace,
+    close: HashMap<ProcessId, Option<Arc<EarlierCensus>>>,
 }
 
 impl Investigations {
     pub(super) fn new() -> Self {
-        let (sender, found) = mpsc::unbounded_channel();
+        let (sender, done) = mpsc::unbounded_channel();
         Self {
             sender,
-            found,
+            done,
             running: 0,
             waiting: VecDeque::new(),
             told: HashMap::new(),
             follow: Follow::default(),
             pace: census::Pace::default(),
+            pace_of_warnings: census::Pace::default(),
+            close: HashMap::new(),
         }
+    }
+
+    /// Has a process looked at when it is first close to its limit: what has become more when it
+    /// fails tells a leak from load.
+    pub(super) fn warned(&mut self, warning: &WarningReport) {
+        let Resource::Fds(_) = warning.resource else { return };
+        let Some(id) = warning.owners.first().map(|owner| owner.id) else { return };
+        if warning.warning.outcome.is_some()
+            || self.close.contains_key(&id)
+            || self.close.len() >= MOST_CLOSE
+            || !self.pace_of_warnings.allows(Instant::now(), id)
+        {
+            return;
+        }
+        self.close.insert(id, None);
+        let (at, sender) = (warning.at, self.sender.clone());
+        tokio::spawn(async move {
+            let census = census::start(PathBuf::from(PROC), id, census::Budget::default());
+            let census = answer(started(census)).await;
+            let earlier = census.map(|census| Arc::new(EarlierCensus { at, census }));
+            let _ = sender.send(Done::Close(id, earlier));
+        });
+    }
+
+    /// Forgets those that are not close to their limit any more.
+    pub(super) fn forget(&mut self, is_close: impl Fn(ProcessId) -> bool) {
+        self.close.retain(|id, _| is_close(*id));
     }
 
     /// Looks into an episode that was just reported, if there is something to find out, now and
@@ -85,7 +130,7 @@ impl Investigations {
         &mut self,
         report: &EpisodeReport,
         host: &mut Live,
-        before: impl FnOnce() -> Vec<FdSample>,
+        before: impl Fn(ProcessId) -> Vec<FdSample>,
     ) {
         self.follow.take(report);
         let is_worth_it = report.failure.is_exhaustion() || report.failure.is_refusal();
@@ -95,17 +140,38 @@ impl Investigations {
         self.follow.begin(report, host);
         // Who they are shows after a while.
         if !is_about_syns(report.failure) {
-            let report = Box::new(report.clone());
-            let lately = Lately::default();
-            self.start(Job { report, before: before(), lately, round: Round::First });
+            self.look(Box::new(report.clone()), Lately::default(), Round::First, before);
         }
     }
 
     /// Looks again at what lasts: to be called about once a second.
-    pub(super) fn tick(&mut self, now: BootTime, aggregator: &Aggregator, host: &mut Live) {
+    pub(super) fn tick(
+        &mut self,
+        now: BootTime,
+        aggregator: &Aggregator,
+        host: &mut Live,
+        before: impl Fn(ProcessId) -> Vec<FdSample>,
+    ) {
         for Due { report, lately, is_last } in self.follow.tick(now, aggregator, host) {
             let round = if is_last { Round::Last } else { Round::Again };
-            self.start(Job { report, before: Vec::new(), lately, round });
+            self.look(report, lately, round, &before);
+        }
+    }
+
+    /// Looks into an episode as soon as there is room.
+    fn look(
+        &mut self,
+        report: Box<EpisodeReport>,
+        lately: Lately,
+        round: Round,
+        before: impl Fn(ProcessId) -> Vec<FdSample>,
+    ) {
+        if self.waiting.len() < MOST_WAITING {
+            let lead = report.owners.first().map(|owner| owner.id);
+            let earlier = lead.and_then(|lead| self.close.get(&lead)?.clone());
+            let before = lead.map(before).unwrap_or_default();
+            self.waiting.push_back(Job { report, before, earlier, lately, round });
+            self.go_on();
         }
     }
 
@@ -136,20 +202,15 @@ impl Investigations {
         true
     }
 
-    fn start(&mut self, job: Job) {
-        if self.waiting.len() < MOST_WAITING {
-            self.waiting.push_back(job);
-            self.go_on();
-        }
-    }
-
     /// Starts what waits, as far as there is room.
     fn go_on(&mut self) {
         while self.running < MOST_AT_ONCE
             && let Some(job) = self.waiting.pop_front()
         {
             let lead = job.report.owners.first().map(|owner| owner.id);
-            let takes_census = job.round == Round::First
+            // Where there were too many at first, there may be one now.
+            let had_census = self.told.get(&about(&job.report)).is_some_and(Told::had_census);
+            let takes_census = !had_census
                 && job.report.failure.errno().is_some()
                 && lead.is_some_and(|lead| self.pace.allows(Instant::now(), lead));
             self.running += 1;
@@ -159,10 +220,27 @@ impl Investigations {
 
     /// Waits for the next one that is done.
     pub(super) async fn next(&mut self) -> Option<Found> {
-        let found = self.found.recv().await?;
-        self.running -= 1;
-        self.go_on();
-        Some(found)
+        loop {
+            match self.done.recv().await? {
+                Done::Episode(found) => {
+                    if let Some(census) = &found.census {
+                        self.pace.cost(Instant::now(), census.cost);
+                    }
+                    self.running -= 1;
+                    self.go_on();
+                    return Some(*found);
+                }
+                Done::Close(id, earlier) => {
+                    if let Some(earlier) = &earlier {
+                        self.pace_of_warnings.cost(Instant::now(), earlier.census.cost);
+                    }
+                    // Unless it is over already.
+                    if let Some(known) = self.close.get_mut(&id) {
+                        *known = earlier;
+                    }
+                }
+            }
+        }
     }
 
     /// What follows from what was found; `None` where nothing new does.
@@ -173,9 +251,13 @@ impl Investigations {
         own_netns: Option<u32>,
     ) -> Option<DiagnosisReport> {
         let round = found.job.round;
+        let has_census = found.census.is_some();
         let diagnoses = found.diagnoses(own_netns);
         let report = found.job.report;
         let told = self.told.get_mut(&about(&report))?;
+        if has_census {
+            told.take_census();
+        }
         let diagnoses = told.take(diagnoses, report.failure, round);
         diagnoses.first()?;
         Some(DiagnosisReport { at, episode: *report, diagnoses })
@@ -198,7 +280,7 @@ const fn is_about_syns(failure: Failure) -> bool {
 }
 
 /// Reads what there is to read.
-async fn look(mut job: Job, takes_census: bool, sender: UnboundedSender<Found>) {
+async fn look(mut job: Job, takes_census: bool, sender: UnboundedSender<Done>) {
     let report = &job.report;
     let lead = report.owners.first().map(|owner| owner.id);
     let is_call = report.failure.errno().is_some() && job.round == Round::First;
@@ -227,7 +309,7 @@ async fn look(mut job: Job, takes_census: bool, sender: UnboundedSender<Found>) 
     let found =
         Found { job, provenance: of_limit, held: of_user, census: of_fds, acceptor: of_threads };
     // Nobody waits for it any more when fdtrace stops.
-    let _ = sender.send(found);
+    let _ = sender.send(Done::Episode(Box::new(found)));
 }
 
 /// What ran out, where it is counted for each user.
@@ -257,9 +339,82 @@ impl Found {
             held: held.as_ref(),
             census: census.as_ref(),
             before: &job.before,
+            earlier: job.earlier.as_deref(),
             acceptor: acceptor.as_ref(),
             lately: &job.lately,
             own_netns,
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::model::{DistinctPeers, OpenFds, Pid};
+
+    fn id(pid: u32) -> ProcessId {
+        ProcessId { pid: Pid(pid), started: BootTime::default() }
+    }
+
+    /// One that took so long.
+    fn census(cost: Duration) -> Census {
+        Census {
+            open: OpenFds::Exact(0),
+            looked_at: 0,
+            kinds: Vec::new(),
+            listeners: Vec::new(),
+            peers: Vec::new(),
+            distinct_peers: DistinctPeers::default(),
+            local_ports: Vec::new(),
+            paths: Vec::new(),
+            silence: Vec::new(),
+            end_was_read: 0,
+            cost,
+            unknown: Vec::new(),
+        }
+    }
+
+    fn found(census: Option<Census>) -> Found {
+        let report = Box::new(crate::output::fixtures::opened());
+        let lately = Lately::default();
+        let job = Job { report, before: Vec::new(), earlier: None, lately, round: Round::First };
+        Found { job, provenance: None, held: None, census, acceptor: None }
+    }
+
+    #[tokio::test]
+    async fn after_a_census_there_is_a_rest() {
+        let mut all = Investigations::new();
+        all.running = 2;
+        all.sender.send(Done::Episode(Box::new(found(None)))).unwrap();
+        all.next().await.unwrap();
+        assert!(all.pace.allows(Instant::now(), id(1)), "none was taken");
+        let one = Some(census(Duration::from_millis(50)));
+        all.sender.send(Done::Episode(Box::new(found(one)))).unwrap();
+        all.next().await.unwrap();
+        assert!(!all.pace.allows(Instant::now(), id(2)));
+        assert!(all.pace.allows(Instant::now() + Duration::from_secs(10), id(2)));
+    }
+
+    /// One at a warning is no reason to take none at the failure.
+    #[tokio::test]
+    async fn warnings_have_a_rest_of_their_own() {
+        let mut all = Investigations::new();
+        all.close.insert(id(1), None);
+        let census = census(Duration::from_millis(50));
+        let earlier = Arc::new(EarlierCensus { at: BootTime::default(), census });
+        for id in [id(1), id(2)] {
+            all.sender.send(Done::Close(id, Some(earlier.clone()))).unwrap();
+        }
+        // `next` waits for an episode.
+        let next = tokio::time::timeout(Duration::from_millis(100), all.next()).await;
+        assert!(next.is_err());
+        assert_eq!(all.close.get(&id(1)), Some(&Some(earlier)));
+        assert!(!all.close.contains_key(&id(2)), "it is not close any more");
+        assert!(!all.pace_of_warnings.allows(Instant::now(), id(3)));
+        assert!(all.pace.allows(Instant::now(), id(1)));
+        all.forget(|_| false);
+        assert!(all.close.is_empty());
     }
 }

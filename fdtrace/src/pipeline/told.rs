@@ -21,12 +21,13 @@ pub(super) struct Told {
     at: Instant,
     cause: Option<Known>,
     all: Vec<Cause>,
+    had_census: bool,
 }
 
 impl Told {
     /// Nothing yet.
     pub(super) const fn nothing(at: Instant) -> Self {
-        Self { at, cause: None, all: Vec::new() }
+        Self { at, cause: None, all: Vec::new(), had_census: false }
     }
 
     /// Whether it holds still.
@@ -37,6 +38,16 @@ impl Told {
     /// The cause to act on.
     pub(super) const fn cause(&self) -> Option<Known> {
         self.cause
+    }
+
+    /// Its process's descriptors were looked at.
+    pub(super) const fn take_census(&mut self) {
+        self.had_census = true;
+    }
+
+    /// Whether they were.
+    pub(super) const fn had_census(&self) -> bool {
+        self.had_census
     }
 
     /// Takes what a look has found; gives what is new in it.

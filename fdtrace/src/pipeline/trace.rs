@@ -244,7 +244,9 @@ impl Trace {
         if !self.aggregator.is_idle() {
             self.take_counts(sink)?;
         }
-        self.investigations.tick(boot_time(), &self.aggregator, &mut self.host);
+        self.investigations.forget(|process| self.watch.is_close(process));
+        let before = |process| self.watch.samples(process);
+        self.investigations.tick(boot_time(), &self.aggregator, &mut self.host, before);
         Ok(())
     }
 
@@ -445,10 +447,12 @@ impl Trace {
 
     fn write(&mut self, sink: &mut dyn Sink, mut report: Report) -> Result<(), Stop> {
         if let Report::Episode(episode) = &mut report {
-            let lead = episode.owners.first().map(|owner| owner.id);
-            let before = || lead.map(|lead| self.watch.samples(lead)).unwrap_or_default();
+            let before = |process| self.watch.samples(process);
             self.investigations.consider(episode, &mut self.host, before);
             episode.cause = self.investigations.cause(episode);
+        }
+        if let Report::Warning(warning) = &report {
+            self.investigations.warned(warning);
         }
         let now = read_clocks();
         let expected = self.clock.date(now.boot);

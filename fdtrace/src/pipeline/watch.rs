@@ -91,10 +91,15 @@ impl Watch {
         self.processes.is_empty() && !self.is_filling
     }
 
+    /// Whether a process is close to its limit.
+    pub(super) fn is_close(&self, process: ProcessId) -> bool {
+        self.processes.contains_key(&process)
+    }
+
     /// How many descriptors a process had, at each look; none where nobody looked.
     pub(super) fn samples(&self, process: ProcessId) -> Vec<FdSample> {
         let samples = self.warnings.samples(Watched::Fds(process));
-        let sample = |Sample { at, used }| FdSample { at, open: used, connections: None };
+        let sample = |Sample { at, used }| FdSample { at, open: used };
         samples.map(sample).collect()
     }
 

@@ -15,7 +15,7 @@ use fdtrace::{
         census::{self, Budget},
     },
     model::{
-        AcceptQueue, Acceptor, Backlog, Cause, Certainty, Comm, Diagnosis, Listener,
+        AcceptQueue, Acceptor, Backlog, BootTime, Cause, Certainty, Comm, Diagnosis, Listener,
         ListenerAddress, Process, ThreadState,
     },
 };
@@ -41,7 +41,13 @@ fn of(holder: &Holder) -> Diagnosis {
     let budget = Budget { cpu: Duration::from_secs(5), wall: Duration::from_secs(10) };
     let census = census::take(Path::new("/proc"), holder.id(), budget).unwrap();
     let acceptor = threads(holder);
-    let mut found = held(&HeldFacts { census: &census, before: &[], acceptor: Some(&acceptor) });
+    let mut found = held(&HeldFacts {
+        census: &census,
+        at: BootTime::default(),
+        before: &[],
+        earlier: None,
+        acceptor: Some(&acceptor),
+    });
     assert_eq!(found.len(), 1, "{found:#?}");
     found.remove(0)
 }

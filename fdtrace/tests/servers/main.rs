@@ -18,6 +18,7 @@ mod clients;
 mod clock;
 mod exhausted;
 mod go;
+mod growth;
 mod leaks;
 mod nginx;
 mod node;
@@ -67,6 +68,7 @@ fn main() -> ExitCode {
         exhausted::TESTS,
         started::TESTS,
         leaks::TESTS,
+        growth::TESTS,
         queues::TESTS,
         unknown::TESTS,
         prometheus::TESTS,

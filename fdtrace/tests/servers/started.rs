@@ -153,7 +153,7 @@ fn by_go() {
     println!("    {}: the child has {limit}", go::compiler().display());
     let mut fdtrace = Fdtrace::start(&[]);
     let mut clients = Clients::of(server.port(), HTTP);
-    let (served, answer) = clients.open_until_refused(usize::try_from(limit).unwrap() + 36);
+    let (_, answer) = clients.open_until_refused(usize::try_from(limit).unwrap() + 36);
     assert_eq!(answer, Answer::Waiting);
     let of_pid = json!({ "process": { "pid": pid }, "failure": "EMFILE" });
     let said = Diagnosed::of(&mut fdtrace, &of_pid);
@@ -166,7 +166,6 @@ fn by_go() {
     fdtrace.reported("episode_closed", &recovered);
     clients.open(100);
     clients.last_are_served(100);
-    println!("    {served} clients before, 100 more now");
     fdtrace.stop().assert_lost_nothing();
 }
 

@@ -70,8 +70,13 @@ fn loaded() -> Census {
     }
 }
 
+const fn facts(census: &Census) -> HeldFacts<'_> {
+    let at = BootTime(Duration::from_secs(100));
+    HeldFacts { census, at, before: &[], earlier: None, acceptor: None }
+}
+
 fn diagnose(census: &Census) -> Vec<Diagnosis> {
-    held(&HeldFacts { census, before: &[], acceptor: None })
+    held(&facts(census))
 }
 
 #[track_caller]
@@ -126,7 +131,7 @@ fn close_wait_of_what_stands_still_is_no_leak() {
         unknown: Vec::new(),
     };
     let census = leaker();
-    let found = held(&HeldFacts { census: &census, before: &[], acceptor: Some(&acceptor) });
+    let found = held(&HeldFacts { acceptor: Some(&acceptor), ..facts(&census) });
     assert!(found.iter().all(|diagnosis| diagnosis.cause == Cause::Unknown), "{found:#?}");
 }
 
@@ -209,36 +214,47 @@ fn deleted_files_and_sockets_without_a_connection() {
     }
 }
 
-fn samples(from: u64, to: u64, connections: Option<(u64, u64)>) -> Vec<FdSample> {
-    let between = |(from, to): (u64, u64), turn: u64| from + (to - from) * turn / 5;
-    let sample = |turn| FdSample {
-        at: BootTime(Duration::from_secs(turn * 30)),
-        open: between((from, to), turn),
-        connections: connections.map(|ends| between(ends, turn)),
-    };
-    (0..=5).map(sample).collect()
-}
-
 /// A supervisor has pipes for each of its children: only growth tells it from a leak.
 #[test]
 fn pipes_are_a_leak_only_where_they_grow() {
-    let census = with(1024, &[(FdKind::Pipe, 900)]);
-    assert_eq!(one(&census).cause, Cause::Unknown);
-    let diagnose = |connections| {
-        let before = samples(100, 1024, connections);
-        let found = held(&HeldFacts { census: &census, before: &before, acceptor: None });
+    let census =
+        |open, pipes, clients| with(open, &[(FdKind::Pipe, pipes), (ESTABLISHED, clients)]);
+    let now = census(1024, 900, 20);
+    assert_eq!(one(&now).cause, Cause::Unknown);
+    let since = |seconds: u64, before: Census| {
+        let at = BootTime(Duration::from_secs(100 - seconds));
+        let earlier = EarlierCensus { at, census: before };
+        let mut found = held(&HeldFacts { earlier: Some(&earlier), ..facts(&now) });
         assert_eq!(found.len(), 1);
-        found.into_iter().next().unwrap()
+        found.remove(0)
     };
-    let found = diagnose(Some((20, 22)));
+    let found = since(60, census(820, 700, 18));
     assert_eq!((found.cause, found.certainty), (Cause::FdLeak, Certainty::Likely));
     assert_eq!(
         found.why,
-        "descriptors grew from 100 to 1024 in 2 min (6.2/s), and connections did not; 900 of 1024 \
-         descriptors are pipe"
+        "descriptors grew from 820 to 1024 in 60 s, and 200 of the 204 are pipe, while connections \
+         went from 18 to 20"
     );
-    assert_eq!(diagnose(Some((20, 900))).cause, Cause::Unknown, "each with its connection");
-    assert_eq!(diagnose(None).cause, Cause::Unknown, "nobody counted connections");
+    assert!(found.unknown.iter().all(|what| !what.contains("nobody looked")), "{found:#?}");
+    // Too soon; too little; no more at all.
+    for (seconds, before) in
+        [(2, census(820, 700, 18)), (60, census(1000, 880, 20)), (60, census(1024, 900, 20))]
+    {
+        assert_eq!(since(seconds, before).cause, Cause::Unknown);
+    }
+}
+
+/// Clients of AF_UNIX sockets are connections too.
+#[test]
+fn connections_that_grow_are_no_leak() {
+    for kind in [ESTABLISHED, FdKind::Unix, CLOSE_WAIT, FdKind::Udp] {
+        let census = |open, of_kind| with(open, &[(kind.clone(), of_kind), (FdKind::Pipe, 100)]);
+        let earlier = EarlierCensus { at: BootTime::default(), census: census(820, 700) };
+        let now = census(1024, 904);
+        let found = held(&HeldFacts { earlier: Some(&earlier), ..facts(&now) });
+        let by_growth = found.iter().any(|found| found.why.contains("grew"));
+        assert!(!by_growth, "{found:#?}");
+    }
 }
 
 #[test]

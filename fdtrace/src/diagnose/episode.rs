@@ -44,6 +44,8 @@ pub struct Lately {
     pub failures: Vec<FailureSample>,
     /// What those failed with.
     pub errno: Option<Errno>,
+    /// What the listener's acceptor fails with now, where something ran out.
+    pub accept_fails: Option<Errno>,
     /// The listener's queue, the oldest first.
     pub queue: Vec<QueueSample>,
     /// Whether one process has the listener and no other; `None` where unknown.
@@ -150,7 +152,7 @@ fn queue_facts<'a>(facts: &EpisodeFacts<'a>) -> Option<QueueFacts<'a>> {
         backlog: report.backlog.unwrap_or(Backlog { requested: None, somaxconn: None }),
         samples: &facts.lately.queue,
         acceptors: facts.acceptor.map(std::slice::from_ref).unwrap_or_default(),
-        accept_fails: None,
+        accept_fails: facts.lately.accept_fails,
         provenance: facts.provenance,
         refused_per_second: None,
         own_netns: facts.own_netns,

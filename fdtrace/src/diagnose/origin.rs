@@ -138,12 +138,15 @@ fn holder(provenance: &Provenance, side: Side, limit: u64) -> usize {
         }
         end = at;
     }
-    // Those at the end gave on what they had from above, or from a setting of their own. With
-    // another limit above and no setting, it was not theirs.
-    let is_above_known = chain.get(end + 1).is_some_and(|above| above.limits.is_some());
+    // Those at the end gave on what they had from above, or were given limits on the way: by a
+    // setting, or by whoever also gave them another hard limit. Otherwise, with another soft limit
+    // above, this one was not theirs.
+    let hard = |at: usize| Some(chain.get(at)?.limits?.hard);
     let has_setting =
         |process: &Ancestor| process.settings.iter().any(|setting| value(setting, side).is_some());
-    if !is_above_known || chain.get(end).is_some_and(has_setting) { end } else { holder }
+    let was_given = hard(end + 1).is_none_or(|above| hard(end) != Some(above))
+        || chain.get(end).is_some_and(has_setting);
+    if was_given { end } else { holder }
 }
 
 fn has(process: &Ancestor, side: Side, limit: u64) -> bool {

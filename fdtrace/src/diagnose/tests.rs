@@ -156,6 +156,13 @@ fn below_go() {
     // The shell has given them something else.
     below.chain = [runners(), vec![process(50, "sh", 2048, 4096), systemd()]].concat();
     assert_eq!(diagnosed(&below).why, lowered);
+    // Or whoever started them has given them all of their limits.
+    below.chain = [runners(), vec![process(50, "sh", 2048, 8192), systemd()]].concat();
+    let why = diagnosed(&below).why;
+    assert!(
+        why.contains(", inherited from runner[59]; its parent sh[50] has 2048: it was"),
+        "{why}"
+    );
     // What is above them is not known: it is theirs.
     below.chain = runners();
     let found = diagnosed(&below);

@@ -31,6 +31,8 @@ const REMEMBERED: Duration = Duration::from_secs(600);
 pub(super) struct Follow {
     episodes: Vec<Followed>,
     failed: HashMap<Target, Failed>,
+    /// Queues that overflow now.
+    overflows: HashMap<Target, Box<EpisodeReport>>,
 }
 
 /// An episode that is to be looked at again.
@@ -48,6 +50,8 @@ struct Followed {
 struct Failed {
     errno: Errno,
     failures: Vec<FailureSample>,
+    /// It fails still.
+    is_open: bool,
 }
 
 /// What is to be looked at now.
@@ -79,8 +83,9 @@ impl Follow {
         self.episodes.push(followed);
     }
 
-    /// Takes a report of any episode.
-    pub(super) fn take(&mut self, report: &EpisodeReport) {
+    /// Takes a report of any episode. Gives the overflow of the queue that accept begins to fail on:
+    /// from here on it is a consequence.
+    pub(super) fn take(&mut self, report: &EpisodeReport) -> Option<Box<EpisodeReport>> {
         if let Some(errno) = report.failure.errno()
             && report.door.accepts()
             && report.target.listener().is_some()
@@ -93,14 +98,33 @@ impl Follow {
                 self.failed.retain(|_, failed| is_recent(failed));
             }
             if self.failed.len() < MOST_FAILED || self.failed.contains_key(&report.target) {
-                let failed = Failed { errno, failures: report.failures.clone() };
+                let is_open = !matches!(report.phase, Phase::Closed(_));
+                let failed = Failed { errno, failures: report.failures.clone(), is_open };
                 self.failed.insert(report.target.clone(), failed);
+            }
+        }
+        if matches!(report.failure, Failure::AcceptQueueFull { .. }) {
+            if matches!(report.phase, Phase::Closed(_)) {
+                self.overflows.remove(&report.target);
+            } else if self.overflows.len() < MOST_FOLLOWED
+                || self.overflows.contains_key(&report.target)
+            {
+                self.overflows.insert(report.target.clone(), Box::new(report.clone()));
             }
         }
         let same = self.episodes.iter_mut().find(|followed| followed.is(report));
         if let Some(followed) = same.filter(|_| report.phase != Phase::Opened) {
             *followed.report = report.clone();
         }
+        let begins = report.phase == Phase::Opened && report.failure.errno().is_some();
+        let overflow = self.overflows.get(&report.target).filter(|_| begins);
+        overflow.filter(|_| accept_fails(&self.failed, &report.target).is_some()).cloned()
+    }
+
+    /// What is known at once of a listener whose queue overflows.
+    pub(super) fn at_once(&self, report: &EpisodeReport) -> Lately {
+        let accept_fails = accept_fails(&self.failed, &report.target);
+        Lately { now: report.at, accept_fails, ..Lately::default() }
     }
 
     /// Looks at the queues, and says which episodes are due: to be called about once a second.
@@ -201,6 +225,7 @@ impl Followed {
             now,
             failures,
             errno,
+            accept_fails: accept_fails(failed, &report.target),
             queue: self.queue.clone(),
             is_alone,
             handshakes: handshakes.map(|(before, now)| now.since(before)),
@@ -208,6 +233,12 @@ impl Followed {
             half_open: None,
         }
     }
+}
+
+/// What accept fails with on a listener.
+fn accept_fails(failed: &HashMap<Target, Failed>, target: &Target) -> Option<Errno> {
+    let failed = failed.get(target).filter(|failed| failed.is_open)?;
+    Some(failed.errno).filter(|errno| errno.is_exhaustion())
 }
 
 /// The counters of an episode about SYNs.

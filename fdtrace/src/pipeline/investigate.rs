@@ -132,7 +132,10 @@ impl Investigations {
         host: &mut Live,
         before: impl Fn(ProcessId) -> Vec<FdSample>,
     ) {
-        self.follow.take(report);
+        if let Some(overflow) = self.follow.take(report) {
+            let lately = self.follow.at_once(&overflow);
+            self.look(overflow, lately, Round::Again, &before);
+        }
         let is_worth_it = report.failure.is_exhaustion() || report.failure.is_refusal();
         if report.phase != Phase::Opened || !is_worth_it || !self.is_new(report) {
             return;
@@ -140,7 +143,8 @@ impl Investigations {
         self.follow.begin(report, host);
         // Who they are shows after a while.
         if !is_about_syns(report.failure) {
-            self.look(Box::new(report.clone()), Lately::default(), Round::First, before);
+            let lately = self.follow.at_once(report);
+            self.look(Box::new(report.clone()), lately, Round::First, before);
         }
     }
 

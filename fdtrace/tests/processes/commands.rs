@@ -33,8 +33,10 @@ pub(crate) const TESTS: &[Test] = &[
     ("explain_what_is_not_there", nothing),
     ("explain_a_stopped_listener", stopped),
     ("explain_a_full_queue", full_queue),
+    ("explain_a_full_queue_of_an_exhausted_process", full_and_exhausted),
     ("explain_and_audit_as_nobody", nobody),
     ("audit_limits_and_backlogs", audit),
+    ("audit_of_a_host_with_nothing_worse_than_warnings", only_warnings),
     ("audit_is_quick", quick),
 ];
 
@@ -232,6 +234,27 @@ fn full_queue() {
     drop(listener.socket);
 }
 
+/// It cannot accept, and so its queue is full: the one is the other's consequence.
+fn full_and_exhausted() {
+    let holder = Holder::start("backlog=2");
+    let (pid, port) = (holder.pid(), holder.port);
+    let _clients = [(); 3].map(|()| std::net::TcpStream::connect(("127.0.0.1", port)).unwrap());
+    let subject = format!(":{port}");
+    let before = explained(&subject);
+    assert!(!causes(&before).contains(&"accept_fails"), "{before:#}");
+    // It has four.
+    prlimit(pid, 4, 4096);
+    let found = explained(&subject);
+    assert_eq!(found["verdict"], "exhausted", "{found:#}");
+    assert_eq!(causes(&found), ["soft_limit_low", "accept_fails"]);
+    assert_eq!(found["diagnoses"][1]["certainty"], "certain");
+    let said = text(&run(&["explain", &subject]));
+    let words = said.split_whitespace().collect::<Vec<_>>().join(" ");
+    let consequence =
+        "accept fails with EMFILE, and leaves connections in the queue until it is full";
+    assert!(words.contains(consequence), "{said}");
+}
+
 fn finding<'a>(all: &'a [Value], pid: u32, kind: &str) -> Option<&'a Value> {
     let of = |one: &&Value| {
         let processes = one["processes"].as_array();
@@ -278,6 +301,27 @@ fn audit() {
     drop(holder);
     assert_eq!(finding(&lines(&["audit", "--all"]), pid, "limit_low"), None);
     drop(listener);
+}
+
+/// A host of its own: a pid and a network namespace with one listener, whose limit is 1024.
+fn only_warnings() {
+    const SCRIPT: &str = r#"
+ulimit -n 1024
+sleep 30 | HOLDER= "$0" > "$1/ready" &
+until grep -q ready "$1/ready"; do sleep 0.05; done
+for level in risk warn; do "$2" audit --json --fail-on $level; echo "exit code $?"; done
+"#;
+    let dir = TempDir::new().unwrap();
+    let mut command = Command::new("unshare");
+    command.args(["--fork", "--kill-child", "--pid", "--mount-proc", "--net", "sh", "-c", SCRIPT]);
+    command.arg(std::env::current_exe().unwrap()).arg(dir.path()).arg(binary());
+    let said = text(&command.output().unwrap());
+    let codes: Vec<_> = said.lines().filter(|line| line.starts_with("exit code")).collect();
+    assert_eq!(codes, ["exit code 0", "exit code 10"], "{said}");
+    let first: Value = serde_json::from_str(said.lines().next().unwrap()).unwrap();
+    let findings = first["findings"].as_array().unwrap();
+    assert!(findings.iter().any(|finding| finding["finding"] == "limit_low"), "{said}");
+    assert!(findings.iter().all(|finding| finding["level"] == "warn"), "{said}");
 }
 
 /// Of a hundred listeners and more, with a process each.

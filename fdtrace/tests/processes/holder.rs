@@ -24,6 +24,7 @@ use nix::{
         resource::{Resource, getrlimit, setrlimit},
         signal::SigSet,
         signalfd::SignalFd,
+        socket::{Backlog, listen},
     },
     unistd::{close, pipe, sysconf},
 };
@@ -147,6 +148,9 @@ pub(crate) fn run(spec: &str) {
         unshare(CloneFlags::CLONE_NEWNET).unwrap();
     }
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    if let backlog @ 1.. = get("backlog") {
+        listen(&listener, Backlog::new(i32::try_from(backlog).unwrap()).unwrap()).unwrap();
+    }
     let mut held = Vec::new();
     for (kind, count) in &pairs {
         for _ in 0..*count {
@@ -248,7 +252,7 @@ fn open(kind: &str, listener: &TcpListener, held: &mut Vec<OwnedFd>) {
             return;
         }
         // Those that `run` itself reads.
-        "netns" | "no_first_thread" => return,
+        "netns" | "no_first_thread" | "backlog" => return,
         other => panic!("{other}?"),
     };
     held.push(opened);

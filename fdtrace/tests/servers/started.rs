@@ -16,7 +16,7 @@ use crate::{
     clients::{Answer, Clients, HTTP},
     go,
     server::{Home, Server, has_sys_resource, only_child, program},
-    support::{Diagnosed, Fdtrace, carry_out, number},
+    support::{Diagnosed, Fdtrace, binary, carry_out, number},
 };
 
 pub(crate) const TESTS: &[Test] = &[
@@ -70,6 +70,8 @@ fn before_minfds_was_raised() {
     let [to_do] = said.texts("for_good")[..] else { panic!("{:#}", said.first()) };
     assert!(to_do.starts_with(&expected), "{to_do}");
 
+    audit_says_so(pid, &format!("its limit is 1024; {place} says 3000, but was changed "));
+
     // Who starts supervisord has a limit of its own for it.
     server.restart(&mut go::supervisord(&config), BEFORE, HARD);
     let closed = fdtrace.reported("episode_closed", &exited(pid));
@@ -81,6 +83,27 @@ fn before_minfds_was_raised() {
     println!("    logged {logged}, counted {}", run.count(&emfile(pid)));
     assert_eq!((run.count(&of(&server)), number(&closed, "/count")), (logged, logged));
     run.assert_lost_nothing();
+}
+
+/// The audit finds the process at risk, and the setting that it does not have, among those of the host.
+#[track_caller]
+fn audit_says_so(pid: u32, what: &str) {
+    let output = Command::new(binary()).args(["audit", "--json"]).output().unwrap();
+    let said = String::from_utf8(output.stdout).unwrap();
+    let lines = said.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
+    let is_of_it = |one: &Value| {
+        let processes = one["processes"].as_array();
+        processes.is_some_and(|all| all.iter().any(|process| process["pid"] == pid))
+    };
+    let audited = lines.into_iter().find(is_of_it).unwrap_or_else(|| panic!("{said}"));
+    let findings = audited["findings"].as_array().unwrap();
+    let outdated = findings.iter().find(|one| one["finding"] == "limit_outdated");
+    let outdated = outdated.unwrap_or_else(|| panic!("{audited:#}"));
+    assert_eq!(
+        (&outdated["level"], &outdated["cause"]),
+        (&"risk".into(), &"raised_after_start".into())
+    );
+    assert!(outdated["what"].as_str().unwrap().starts_with(what), "{outdated:#}");
 }
 
 /// A script that stays, with its limit in a line of its own.
@@ -143,12 +166,12 @@ fn by_go() {
     assert_eq!(soft_limit(server.pid()), RAISED);
     let pid = only_child(server.pid());
     let gives_on_what_it_got = soft_limit(pid) == LIMIT;
-    let (limit, cause, says) = if gives_on_what_it_got {
+    let (limit, (cause, certainty), says) = if gives_on_what_it_got {
         let parent = format!("; goparent[{}] has {RAISED}: Go raises its own", server.pid());
-        (LIMIT, "soft_limit_low", parent)
+        (LIMIT, ("soft_limit_low", "certain"), parent)
     } else {
         let parent = format!("inherited from goparent[{}] (also {RAISED})", server.pid());
-        (RAISED, "hard_limit_low", parent)
+        (RAISED, ("hard_limit_low", "likely"), parent)
     };
     println!("    {}: the child has {limit}", go::compiler().display());
     let mut fdtrace = Fdtrace::start(&[]);
@@ -157,7 +180,7 @@ fn by_go() {
     assert_eq!(answer, Answer::Waiting);
     let of_pid = json!({ "process": { "pid": pid }, "failure": "EMFILE" });
     let said = Diagnosed::of(&mut fdtrace, &of_pid);
-    said.is(cause, "certain", &[&says]);
+    said.is(cause, certainty, &[&says]);
     if !gives_on_what_it_got && !has_sys_resource() {
         return;
     }

@@ -19,7 +19,7 @@ const COMPLETIONS: [(&str, &str); 3] = [
 ];
 
 /// Files of the repository: from, to.
-const COPIES: [(&str, &str); 8] = [
+const COPIES: [(&str, &str); 10] = [
     ("deploy/systemd/fdtrace.service", "usr/lib/systemd/system/fdtrace.service"),
     ("deploy/fdtrace.toml", "etc/fdtrace/fdtrace.toml"),
     ("deploy/prometheus/fdtrace.rules.yml", "usr/share/fdtrace/prometheus/fdtrace.rules.yml"),
@@ -28,6 +28,8 @@ const COPIES: [(&str, &str); 8] = [
     ("deploy/debian/copyright", "usr/share/doc/fdtrace/copyright"),
     ("LICENSE-MIT", "usr/share/doc/fdtrace/LICENSE-MIT"),
     ("docs/privileges.md", "usr/share/doc/fdtrace/privileges.md"),
+    ("docs/causes.md", "usr/share/doc/fdtrace/docs/causes.md"),
+    ("docs/audit.md", "usr/share/doc/fdtrace/docs/audit.md"),
 ];
 const SCRIPTS: [&str; 3] = ["postinst", "prerm", "postrm"];
 

@@ -158,13 +158,15 @@ fn only_what_is_wrong_unless_all_is_asked_for() {
     let everything = || vec![story(), servers(), fine(), ownerless()];
     let some = audit_text(&report(everything(), false), Colour::Never);
     assert!(!some.contains("redis"), "{some}");
-    let sum = "6 processes on 5 listeners: 1 risk, 1 warn, 1 fine, 1 unknown (--all shows all)\n";
+    let sum = "6 processes on 5 listeners: 1 risk, 1 warn, 1 fine, 1 unknown (--all shows all)\n\
+               docs/audit.md explains each finding, docs/causes.md what is behind limits\n";
     assert!(some.ends_with(sum), "{some}");
     let all = audit_text(&report(everything(), true), Colour::Never);
     let expected = "\
       redis-server[14807]    127.0.0.1:6379  9/65536               0/511
 ?     ?                      *:25            ?                     0/128
 6 processes on 5 listeners: 1 risk, 1 warn, 1 fine, 1 unknown
+docs/audit.md explains each finding, docs/causes.md what is behind limits
 ";
     assert!(all.ends_with(expected), "{all}");
     let none = audit_text(&report(Vec::new(), false), Colour::Never);

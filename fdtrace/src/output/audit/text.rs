@@ -7,7 +7,7 @@ use crate::{
     model::{AuditReport, Audited, FdUsage, Finding, Level, ListenerAddress, OwnerFds},
     output::terminal::{
         Colour,
-        diagnosis::push,
+        diagnosis::{CAUSES, push},
         table::{Column, lay_out},
         words::{address, counted, who},
     },
@@ -32,7 +32,13 @@ pub fn audit_text(report: &AuditReport, colour: Colour) -> String {
             row.findings.iter().for_each(|found| finding(&mut text, row, found));
         }
     }
-    text + &sum(report)
+    text.push_str(&sum(report));
+    if rows.iter().any(|row| !row.findings.is_empty()) {
+        // Writing to a String cannot fail.
+        let _ =
+            writeln!(text, "docs/audit.md explains each finding, {CAUSES} what is behind limits");
+    }
+    text
 }
 
 fn table(rows: &[&Audited]) -> String {

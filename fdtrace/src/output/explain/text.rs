@@ -6,12 +6,12 @@ use std::slice;
 use super::facts;
 use crate::{
     model::{
-        Bystander, Cause, ExplainReport, Explanation, ListenerAddress, ListenerQuery,
-        ListenerReport, UnixName, Verdict,
+        Bystander, ExplainReport, Explanation, ListenerAddress, ListenerQuery, ListenerReport,
+        UnixName, Verdict,
     },
     output::terminal::{
         Colour,
-        diagnosis::{Detail, lines, push},
+        diagnosis::{Detail, lines, more, push},
         line,
         words::{Tone, address, counted, headline, who},
     },
@@ -67,11 +67,7 @@ fn explanation(explanation: &Explanation, colour: Colour) -> String {
     let detail = if note.is_some() { Detail::Brief } else { Detail::Full };
     text.push_str(&lines(&explanation.diagnoses, INDENT, detail));
     facts::push_all(&mut text, explanation);
-    let page = explanation.diagnoses.iter().find(|diagnosis| diagnosis.cause != Cause::Unknown);
-    if let Some(diagnosis) = page {
-        let page = format!("docs/causes.md#{}", diagnosis.cause.name());
-        push(&mut text, INDENT, "more", &page, None);
-    }
+    more(&mut text, INDENT, &explanation.diagnoses);
     text
 }
 

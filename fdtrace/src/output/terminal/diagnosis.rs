@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use super::words::{Times, on_what, who, why};
 use crate::{
-    model::{Certainty, Diagnosis, DiagnosisReport, EpisodeReport, Failure, Remedy, When},
+    model::{Cause, Certainty, Diagnosis, DiagnosisReport, EpisodeReport, Failure, Remedy, When},
     output::sanitize,
 };
 
@@ -33,8 +33,22 @@ pub(super) fn report(report: &DiagnosisReport, times: &Times<'_>, follows: bool)
             on_what(target, *door)
         );
     }
-    text + &lines(&report.diagnoses, INDENT, Detail::Brief)
+    text.push_str(&lines(&report.diagnoses, INDENT, Detail::Brief));
+    more(&mut text, INDENT, &report.diagnoses);
+    text
 }
+
+/// Where the cause to act on is explained.
+pub(in crate::output) fn more(text: &mut String, indent: usize, diagnoses: &[Diagnosis]) {
+    let known = diagnoses.iter().find(|diagnosis| diagnosis.cause != Cause::Unknown);
+    if let Some(diagnosis) = known {
+        let page = format!("{CAUSES}#{}", diagnosis.cause.name());
+        push(text, indent, "more", &page, None);
+    }
+}
+
+/// The page of all causes. The package has it in /usr/share/doc/fdtrace.
+pub(in crate::output) const CAUSES: &str = "docs/causes.md";
 
 /// How much is said.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

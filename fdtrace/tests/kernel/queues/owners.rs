@@ -5,7 +5,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::{
     case::{Case, assert_equal, wait_and_freeze},
@@ -13,7 +13,7 @@ use super::{
 };
 use crate::{
     Test,
-    support::{Fdtrace, number},
+    support::{Fdtrace, number, same},
 };
 
 pub(crate) const TESTS: &[Test] = &[
@@ -120,7 +120,7 @@ fn refusals_belong_to_the_exhaustion() {
 
 /// Clients were refused before the process reached its limit: that was not the reason then.
 fn refusals_before_the_exhaustion() {
-    let fdtrace = Fdtrace::start(&[]);
+    let mut fdtrace = Fdtrace::start(&[]);
     let server = json!({ "backlog": 4, "fds": 64, "failures": 30, "then": ["fail"] });
     let mut cases = [Case::new("overflow, then exhausted", 1, &[], &server)];
     let case = &mut cases[0];
@@ -128,12 +128,24 @@ fn refusals_before_the_exhaustion() {
     thread::sleep(Duration::from_millis(500));
     case.server.go();
     case.server.done();
+    // From then on it was.
+    let overflow = json!({ "listener": case.listener(), "failure": "accept_queue_full" });
+    let is_it = |report: &Value| {
+        let found = report["diagnoses"].as_array().into_iter().flatten();
+        same(report, &overflow) && found.into_iter().any(|one| one["cause"] == "accept_fails")
+    };
+    let (_, said) = fdtrace.wait_for(is_it, "diagnosis of the overflow as a consequence");
+    let found = &said["diagnoses"][0];
+    assert_eq!((&found["cause"], &found["certainty"]), (&"accept_fails".into(), &"certain".into()));
+    assert!(found["why"].as_str().unwrap().starts_with("accept fails with EMFILE"), "{found}");
     case.freeze();
     drop(clients);
     let run = fdtrace.stop();
     assert_equal(&run, &cases);
     let case = &cases[0];
     let closed = run.of_kind("episode_closed", &json!({ "listener": case.listener() }));
+    let of_queue = closed.iter().find(|report| report["failure"] == "accept_queue_full");
+    assert_eq!(of_queue.unwrap()["cause"], "accept_fails", "{closed:#?}");
     let failures: Vec<_> = closed.iter().map(|report| report["failure"].as_str()).collect();
     assert!(failures.contains(&Some("EMFILE")), "{failures:?}");
     assert!(failures.contains(&Some("accept_queue_full")), "{failures:?}");

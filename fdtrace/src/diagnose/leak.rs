@@ -63,6 +63,7 @@ fn close_wait(census: &Census) -> Option<Candidate> {
     if let Some(silence) = silence.filter(|_| is_old) {
         why = format!("{why}; half of them have been so for {} or longer", span(silence.median));
         evidence.push(from(lasting("close_wait_for", silence.median), "TCP_INFO"));
+        evidence.push(from(lasting("close_wait_longest", silence.longest), "TCP_INFO"));
     }
     let mut unknown = Vec::new();
     if certainty == Certainty::Likely {

@@ -45,6 +45,7 @@ pub(super) fn candidate(census: &Census) -> Option<Candidate> {
         why =
             format!("{why}; half of them have been silent for {} or longer", span(silence.median));
         evidence.push(from(lasting("silent_for", silence.median), "TCP_INFO"));
+        evidence.push(from(lasting("silent_longest", silence.longest), "TCP_INFO"));
         unknown.push("whether the silent ones are still there".to_owned());
     }
     let is_certain = !is_one && silence.is_none();

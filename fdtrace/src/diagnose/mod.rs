@@ -8,6 +8,7 @@ mod accept_fails;
 mod audit;
 mod backlog;
 mod behaviour;
+mod blocked;
 mod episode;
 mod evidence;
 mod explain;

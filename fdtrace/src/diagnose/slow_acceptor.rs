@@ -2,6 +2,7 @@
 
 use super::{
     behaviour::{AcceptFacts, WHOLE_CORE, behaviour},
+    blocked::Wait,
     evidence::{THREADS, from, is_plain, percent, remedy, share, text},
     queue::{Occupancy, QueueFacts},
 };
@@ -52,7 +53,12 @@ pub(super) fn standing(owners: &[Process], acceptors: &[Acceptor]) -> Option<Dia
         why,
         evidence,
         remedies,
-        unknown: Vec::new(),
+        unknown: match behaviour {
+            Behaviour::Blocked { wchan, .. } => {
+                Wait::of(wchan.as_deref()).unknown().into_iter().collect()
+            }
+            _ => Vec::new(),
+        },
     })
 }
 
@@ -227,9 +233,10 @@ fn words(pid: Pid, behaviour: &Behaviour) -> (String, Certainty) {
         Behaviour::Blocked { comm, wchan, .. } => {
             let name = comm.to_text();
             let place = wchan.as_ref().map(|wchan| format!(" (in {wchan})")).unwrap_or_default();
+            let waits = Wait::of(wchan.as_deref()).words();
             let why = format!(
-                "the only thread of process {pid}, {name}, waits for a disk or a network file \
-                 system{place}, and cannot be interrupted"
+                "the only thread of process {pid}, {name}, {waits}{place}, and no signal but \
+                 SIGKILL may wake it"
             );
             return (why, Certainty::Likely);
         }
@@ -252,12 +259,7 @@ fn for_standing(pid: Pid, behaviour: &Behaviour, owner: Option<&Process>) -> Vec
             )]
         }
         Behaviour::Frozen => vec![thaw(owner)],
-        Behaviour::Blocked { .. } => vec![remedy(
-            When::ForGood,
-            "find out which disk or file server does not answer; keep slow files off the thread \
-             that accepts",
-            None,
-        )],
+        Behaviour::Blocked { wchan, .. } => vec![Wait::of(wchan.as_deref()).remedy(pid)],
         _ => Vec::new(),
     }
 }

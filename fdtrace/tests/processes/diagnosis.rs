@@ -30,6 +30,7 @@ pub(crate) const TESTS: &[Test] = &[
     ("diagnosis_of_many_pipes", pipes),
     ("diagnosis_of_a_stopped_acceptor", stopped),
     ("diagnosis_of_a_spinning_acceptor", spinning),
+    ("diagnosis_of_an_acceptor_that_waits_for_a_vfork_child", vforking),
 ];
 
 fn threads(holder: &Holder) -> Acceptor {
@@ -160,6 +161,18 @@ fn spinning() {
         spins(&found[0]) && certainty == Certainty::Certain
             || starves(&found[0]) && certainty == Certainty::Likely
     });
+}
+
+/// In D state, and no disk has anything to do with it.
+fn vforking() {
+    let holder = Holder::start("vfork=1");
+    until(|| is_all(&holder, ThreadState::Uninterruptible));
+    let found = of_queue(&holder);
+    assert_eq!((found[0].cause, found[0].certainty), (Cause::SlowAcceptor, Certainty::Likely));
+    let why = &found[0].why;
+    assert!(why.contains(" has started a child by vfork, and waits until that runs"), "{why}");
+    println!("  {why}");
+    run(found[0].remedies[0].command.as_deref().unwrap());
 }
 
 #[track_caller]

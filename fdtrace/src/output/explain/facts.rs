@@ -109,14 +109,20 @@ fn states(census: &Census) -> Option<String> {
             FdKind::Tcp(state) => {
                 let is_told = matches!(state, TcpState::CloseWait | TcpState::Established);
                 let silence = census.silence_of(*state);
-                (state.name(), silence.filter(|of| is_told && of.median >= LONG))
+                (state.name(), silence.filter(|of| is_told && of.longest >= LONG))
             }
             FdKind::TcpUnlisted => ("without a connection", None),
             FdKind::TcpUnread => ("in an unknown state", None),
             _ => return None,
         };
         let silence = silence.map_or_else(String::new, |silence| {
-            format!(" (half of them silent for {} or longer)", duration(silence.median))
+            let longest = duration(silence.longest);
+            if silence.median >= LONG {
+                let median = duration(silence.median);
+                format!(" (half of them silent for {median} or longer, one for {longest})")
+            } else {
+                format!(" (one of them silent for {longest})")
+            }
         });
         Some(format!("{count} {name}{silence}"))
     };

@@ -73,6 +73,7 @@ struct Kind {
     kind: String,
     count: u64,
     silent_median_s: Option<f64>,
+    silent_longest_s: Option<f64>,
 }
 
 #[derive(Serialize)]
@@ -167,15 +168,17 @@ impl<'a> On<'a> {
 
 impl<'a> Census<'a> {
     fn new(census: &'a model::Census) -> Self {
-        let kind = |(kind, count): &(model::FdKind, u64)| Kind {
-            kind: kind.to_string(),
-            count: *count,
-            silent_median_s: match kind {
-                model::FdKind::Tcp(state) => {
-                    census.silence_of(*state).map(|silence| seconds(silence.median))
-                }
+        let kind = |(kind, count): &(model::FdKind, u64)| {
+            let silence = match kind {
+                model::FdKind::Tcp(state) => census.silence_of(*state),
                 _ => None,
-            },
+            };
+            Kind {
+                kind: kind.to_string(),
+                count: *count,
+                silent_median_s: silence.map(|silence| seconds(silence.median)),
+                silent_longest_s: silence.map(|silence| seconds(silence.longest)),
+            }
         };
         let peer = |share: &model::PeerShare| PeerShare {
             peer: share.peer.to_string(),

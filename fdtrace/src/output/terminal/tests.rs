@@ -326,7 +326,7 @@ const DIAGNOSED: &str =
              keep  minfds=100000 in supervisord.conf, then restart supervisord and this program
              also  likely: 900 of 1024 descriptors are established connections of clients
              keep  give it as many descriptors as clients
-             more  docs/causes.md#soft_limit_low
+             more  docs/causes.md#raised_after_start
 ";
 
 #[test]

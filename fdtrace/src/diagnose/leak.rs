@@ -202,8 +202,10 @@ fn growing(facts: &HeldFacts<'_>) -> Option<Candidate> {
     if more * 2 < grown || more_connections * 5 > grown {
         return None;
     }
+    let is_sampled = census.is_sampled() || earlier.census.is_sampled();
+    let about = if is_sampled { "about " } else { "" };
     let why = format!(
-        "descriptors grew from {from} to {to} in {}, and {more} of the {grown} are {kind}, while \
+        "descriptors grew from {from} to {to} in {}, and {about}{more} of the {grown} are {kind}, while \
          connections went from {before} to {now}",
         span(lasting),
     );

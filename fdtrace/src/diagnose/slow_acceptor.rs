@@ -235,8 +235,8 @@ fn words(pid: Pid, behaviour: &Behaviour) -> (String, Certainty) {
             let place = wchan.as_ref().map(|wchan| format!(" (in {wchan})")).unwrap_or_default();
             let waits = Wait::of(wchan.as_deref()).words();
             let why = format!(
-                "the only thread of process {pid}, {name}, {waits}{place}, and no signal but \
-                 SIGKILL may wake it"
+                "the only thread of process {pid}, {name}, {waits}{place}, and cannot be \
+                 interrupted"
             );
             return (why, Certainty::Likely);
         }

@@ -2,7 +2,7 @@
 
 use fdtrace::{
     diagnose::Failed,
-    model::{Cause, Certainty, ChainEnd, Diagnosis, Role, Runtime},
+    model::{Cause, Certainty, ChainEnd, Diagnosis, Role, Runtime, When},
 };
 
 use crate::{
@@ -252,31 +252,68 @@ fn containers() {
 
 #[test]
 fn run_scripts() {
+    for (init, supervisor, role, restart) in [
+        ("/sbin/runit", "runsv web", Role::Runsv, "sv restart /srv"),
+        ("/bin/s6-svscan", "s6-supervise web", Role::S6Supervise, "s6-svc -r /srv"),
+    ] {
+        let many = ("4096", "4096");
+        let of =
+            |pid, parent, command, limits| Process { pid, parent, command, limits, cgroup: "/" };
+        let tree = Tree::new();
+        tree.process(&of(1, 0, init, many));
+        tree.process(&of(50, 1, supervisor, many));
+        tree.process(&of(51, 50, "/srv/web", ("512", "512")));
+        tree.write("srv/run", "#!/bin/sh\nulimit -n 512\nexec /srv/web\n");
+        let provenance = tree.read(51);
+        assert_eq!(provenance.chain[1].role, role);
+        let found = diagnosed(&provenance);
+        let place = "the script's limit in /srv/run:2";
+        check(&found, Cause::HardLimitLow, Certainty::Certain, &[place]);
+        let expected = format!(r"sed -i '2s/\b512\b/65536/' /srv/run && {restart}");
+        assert_eq!(*commands(&found).last().unwrap(), expected);
+
+        // The script was raised, and its supervisor has not run it again.
+        tree.changed("srv/run", "#!/bin/sh\nulimit -n 3000\nexec /srv/web\n", 3);
+        let found = diagnosed(&tree.read(51));
+        let raised = "before the script's limit in /srv/run:2 was changed to 3000";
+        check(&found, Cause::RaisedAfterStart, Certainty::Certain, &[raised]);
+        assert_eq!(*commands(&found).last().unwrap(), restart);
+    }
+}
+
+/// pm2 has no setting for limits: its daemon hands down its own, and comes back with what the shell
+/// has that starts it.
+#[test]
+fn below_pm2() {
     let tree = Tree::new();
-    tree.process(&Process {
-        pid: 1,
-        parent: 0,
-        command: "/sbin/runit",
-        limits: ("4096", "4096"),
-        cgroup: "/",
-    });
-    tree.process(&Process {
-        pid: 50,
-        parent: 1,
-        command: "runsv web",
-        limits: ("4096", "4096"),
-        cgroup: "/",
-    });
-    tree.process(&Process {
-        pid: 51,
-        parent: 50,
-        command: "/srv/web",
-        limits: ("512", "512"),
-        cgroup: "/",
-    });
-    tree.write("srv/run", "#!/bin/sh\nulimit -n 512\nexec /srv/web\n");
-    let found = diagnosed(&tree.read(51));
-    check(&found, Cause::HardLimitLow, Certainty::Certain, &["the script's limit in /srv/run:2"]);
+    tree.systemd();
+    let low = ("1024", "1024");
+    let of = |pid, parent, command| Process { pid, parent, command, limits: low, cgroup: "/" };
+    // Its title is one argument, and its name what fits of that.
+    tree.process(&of(300, 1, "/usr/bin/node"));
+    tree.write("proc/300/cmdline", "PM2 v5.3.0: God Daemon (/root/.pm2)\0");
+    tree.write("proc/300/comm", "PM2 v5.3.0: God\n");
+    tree.process(&of(301, 300, "/usr/bin/node /srv/web.js"));
+    let provenance = tree.read(301);
+    assert_eq!((provenance.chain[1].role, &provenance.runtime), (Role::Pm2, &Runtime::Node));
+    let found = diagnosed(&provenance);
+    check(
+        &found,
+        Cause::HardLimitLow,
+        Certainty::Likely,
+        &["nofile limit 1024 (soft and hard), inherited from PM2 v5.3.0: God[300] (also 1024)"],
+    );
+    let name = "PM2 v5.3.0: God[300]";
+    let [own, daemon, keep] = &found.remedies[..] else { panic!("{found:#?}") };
+    let command = own.command.as_deref();
+    assert_eq!(command, Some("prlimit --pid 301 --nofile=65536:65536"));
+    // An app that is started again has what its daemon has then.
+    assert!(daemon.text.starts_with(&format!("raise the limits of {name} too")), "{daemon:?}");
+    let command = daemon.command.as_deref();
+    assert_eq!(command, Some("prlimit --pid 300 --nofile=65536:65536"));
+    let expected =
+        format!("stop {name} with \"pm2 kill\" and start it again after \"ulimit -n 65536\"");
+    assert_eq!((keep.when, &*keep.text, &keep.command), (When::ForGood, &*expected, &None));
 }
 
 /// Each fact in turn cannot be read: the rest is said, nothing is invented, and the reason is told.

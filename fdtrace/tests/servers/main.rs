@@ -27,6 +27,7 @@ mod queues;
 mod redis;
 mod server;
 mod started;
+mod supervised;
 #[rustfmt::skip]
 #[expect(
     clippy::pedantic,
@@ -66,6 +67,7 @@ fn main() -> ExitCode {
         overflow::TESTS,
         exhausted::TESTS,
         started::TESTS,
+        supervised::TESTS,
         leaks::TESTS,
         queues::TESTS,
         unknown::TESTS,

@@ -6,8 +6,6 @@
 use std::{
     os::unix::{fs::chown, process::CommandExt as _},
     process::Command,
-    thread,
-    time::Duration,
 };
 
 use jiff::Timestamp;
@@ -163,7 +161,10 @@ fn exhaust(server: &Server) -> ((std::time::Instant, Value), Run, Value) {
         "accept_queue": { "length": 1, "limit": 511 },
     });
     let opened = fdtrace.wait_for_report("episode_opened", &fields);
-    thread::sleep(Duration::from_millis(300));
+    // That it does so shows after some seconds.
+    let said = Diagnosed::with(&mut fdtrace, &process, "busy_loop");
+    let why = said.of_cause("busy_loop")["why"].as_str().unwrap();
+    assert!(why.contains(" tries again at once after each EMFILE, "), "{why}");
     clients.close_until_served();
     let closed = json!({ "process": process["process"], "outcome": "recovered" });
     fdtrace.wait_for_report("episode_closed", &closed);

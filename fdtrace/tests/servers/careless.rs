@@ -32,17 +32,18 @@ pub(crate) fn run(spec: &str) {
     match words.next().unwrap() {
         "late" => late(&listener, || thread::sleep(LATE)),
         "busy" => {
-            come_first();
+            come_first(1);
             late(&listener, compute);
         }
         // The same work, on a thread of its own.
         "aside" => {
-            come_first();
+            come_first(1);
             thread::spawn(|| {
                 loop {
                     compute();
                 }
             });
+            come_first(2);
             listener.incoming().flatten().for_each(|client| answer(&client));
         }
         "forgets" => keep(&listener, |client| client),
@@ -65,10 +66,12 @@ fn listen_at(port: u16, backlog: i32) -> TcpListener {
     listener.into()
 }
 
-/// So that it has its core also where other tests want it; where it may not, it shares.
-fn come_first() {
-    // SAFETY: numbers only.
-    unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, -15) };
+/// So that this thread has its core also where others want it, in whatever session; where it may not,
+/// it shares.
+fn come_first(priority: i32) {
+    let priority = libc::sched_param { sched_priority: priority };
+    // SAFETY: the kernel copies a value that lives here.
+    unsafe { libc::sched_setscheduler(0, libc::SCHED_RR, &raw const priority) };
 }
 
 fn compute() {

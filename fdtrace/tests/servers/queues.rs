@@ -156,9 +156,9 @@ fn stopped() {
 /// The remedy is put to the test alone: the same work, the same queue, the same clients, and only
 /// another thread for the work.
 fn computes() {
-    const ATTEMPTS: u32 = 4;
+    const ATTEMPTS: u32 = 10;
     const BACKLOG: u32 = 4;
-    /// Five wait at once: who accepts may be kept from its core for a tenth of a second.
+    // Five wait at once: who accepts may be kept from its core for a tenth of a second.
     const PAUSE: Duration = Duration::from_millis(20);
     let attempt = |_| {
         let mut fdtrace = Fdtrace::start(&[]);
@@ -168,15 +168,14 @@ fn computes() {
         let clients = Crowd::come(port, CLIENTS, PAUSE);
         let (said, pid) = (Diagnosed::of(&mut fdtrace, &listener(&server)), server.pid());
         drop(clients);
-        let is_told = said.first()["cause"] == "slow_acceptor";
+        // Of one that has too little of a core to tell, more of it is what is asked for.
+        let to_do = "accept on a thread of its own, or take the work off the accepting one";
+        let is_told = said.texts("for_good").contains(&to_do);
         if is_told {
+            assert_eq!(said.first()["cause"], "slow_acceptor");
             let why = said.first()["why"].as_str().unwrap();
             let computes = why.starts_with("one thread, ") && why.contains(" uses a core up ");
             assert!(computes || why.contains(" gets no core for "), "{why}");
-            if computes {
-                let to_do = said.texts("for_good")[0];
-                assert!(to_do.ends_with("or take the work off the accepting one"), "{to_do}");
-            }
             server.restart(&mut command(port, BACKLOG, "aside"), NOFILE, NOFILE);
             ends_with(fdtrace, &server, pid, || Crowd::come(port, CLIENTS, PAUSE));
         }

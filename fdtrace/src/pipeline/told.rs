@@ -65,6 +65,11 @@ impl Told {
             Round::Last => self.all.is_empty(),
         };
         found.retain(|diagnosis| is_settled || diagnosis.cause != Cause::Unknown);
+        // A queue that filled while nobody accepted is not short, however empty it is since then.
+        let stood = Known { cause: Cause::SlowAcceptor, certainty: Certainty::Certain };
+        found.retain(|diagnosis| {
+            self.cause != Some(stood) || diagnosis.cause != Cause::BacklogTooSmall
+        });
         // What an acceptor does about its failures is not why they happen.
         let decides = round == Round::First || failure.is_refusal();
         if let Some(first) = found.first().map(Diagnosis::known).filter(|_| decides) {
@@ -133,6 +138,19 @@ mod tests {
         assert_eq!(causes(&other), [Cause::GaveUp]);
         assert_eq!(told.cause().unwrap().cause, Cause::GaveUp);
         assert!(told.take(of(&[(Cause::Unknown, Likely)]), FULL, Round::Again).is_empty());
+    }
+
+    #[test]
+    fn a_queue_is_not_short_because_its_acceptor_stood() {
+        use Certainty::{Certain, Likely};
+        for (certainty, then) in [(Certain, Cause::SlowAcceptor), (Likely, Cause::BacklogTooSmall)]
+        {
+            let mut told = Told::nothing(Instant::now());
+            told.take(of(&[(Cause::SlowAcceptor, certainty)]), FULL, Round::First);
+            let bursts = told.take(of(&[(Cause::BacklogTooSmall, Certain)]), FULL, Round::Again);
+            assert_eq!(bursts.is_empty(), certainty == Certain);
+            assert_eq!(told.cause(), Some(Known { cause: then, certainty: Certain }));
+        }
     }
 
     #[test]

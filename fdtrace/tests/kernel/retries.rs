@@ -38,7 +38,9 @@ pub(crate) fn run(spec: &str) {
     let spec = Spec(spec);
     // SAFETY: nothing in this process has opened anything yet.
     unsafe { nix::libc::close_range(3, u32::MAX, 0) };
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    // The port of the one before it, or any.
+    let port = u16::try_from(spec.number("port", 0)).unwrap();
+    let listener = TcpListener::bind(("127.0.0.1", port)).unwrap();
     let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE).unwrap();
     setrlimit(Resource::RLIMIT_NOFILE, SOFT, hard).unwrap();
     let mut held: Vec<File> = std::iter::from_fn(|| File::open("/dev/null").ok()).collect();
@@ -78,6 +80,12 @@ pub(crate) fn run(spec: &str) {
             }
         }
         "give_up" => fail(),
+        "recover" => {
+            held.clear();
+            for _ in 0..spec.number("clients", 0) {
+                held.push(accept(&listener).unwrap().into());
+            }
+        }
         other => panic!("retries={other}"),
     }
     say("done", &json!({ "failures": failures }));
@@ -193,6 +201,24 @@ fn gave_up() {
     let found = told(&mut fdtrace, server.pid(), "gave_up");
     assert_eq!(*fact(&found, "accept_queue"), 4, "{found:#}");
     assert!(fact(&found, "silent_for").as_f64() >= Some(10.0), "{found:#}");
-    assert_only(&fdtrace.stop(), server.pid(), "gave_up");
+
+    // What it says is done: somebody starts it again, and whoever waits comes again.
+    let pid = server.pid();
+    let now = &found["remedies"][0];
+    let expected = format!("restart process {pid}: it will not accept again by itself");
+    assert_eq!((&now["when"], &now["text"]), (&json!("now"), &json!(expected)));
+    drop(clients);
+    server.end();
+    let mut server = Workload::start(&format!("retries=recover clients=4 port={port}"));
+    let again: Vec<_> = (0..4).map(|_| TcpStream::connect(("127.0.0.1", port)).unwrap()).collect();
+    server.go();
+    assert_eq!(server.done()["failures"], 0);
+    let exited = json!({ "process": { "pid": pid }, "outcome": "exited" });
+    let closed = fdtrace.reported("episode_closed", &exited);
+    let run = fdtrace.stop();
+    assert_only(&run, pid, "gave_up");
+    let counted = run.count(&json!({ "listener": { "port": port } }));
+    assert_eq!((counted, closed["count"].as_u64()), (1, Some(1)), "{:#}", run.summary());
+    drop(again);
     server.end();
 }

@@ -7,6 +7,7 @@
     reason = "a test fails by panicking, and its log should show what was measured"
 )]
 
+mod parents;
 mod real;
 mod stories;
 mod tree;

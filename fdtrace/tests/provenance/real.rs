@@ -2,7 +2,8 @@
 
 use std::{
     fs,
-    os::unix::process::CommandExt as _,
+    io::{Read as _, Write as _},
+    os::unix::{net::UnixStream, process::CommandExt as _},
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     thread::sleep,
@@ -198,31 +199,65 @@ fn nginx() {
     });
 }
 
-/// Redis asks for what it needs by default. Its arguments are gone, and no other file is believed.
+/// Redis in its directory, with a file that lets it have 200 clients: it has asked for so many
+/// descriptors, and done with its arguments what it does.
+fn redis_in(dir: &TempDir, program: &Path, more: &str) -> (Server, PathBuf) {
+    let conf = dir.path().join("redis.conf");
+    let at = dir.path().display();
+    let text = format!("port 0\nunixsocket {at}/s\nsave \"\"\nmaxclients 200\n{more}");
+    fs::write(&conf, text).unwrap();
+    let server = redis_with(program, &conf);
+    wait_for("redis asks for its limit", || (soft(server.pid()) == Some(232)).then_some(()));
+    (server, conf)
+}
+
+/// Its socket is there before it replaces its arguments, if it does, and it answers after that.
+fn redis_with(program: &Path, conf: &Path) -> Server {
+    let server = Server::start(Command::new(program).arg(conf), 128);
+    let socket = conf.with_file_name("s");
+    wait_for("redis answers", || {
+        let mut client = UnixStream::connect(&socket).ok()?;
+        client.set_read_timeout(Some(PATIENCE)).unwrap();
+        client.write_all(b"PING\r\n").ok()?;
+        (client.read(&mut [0; 16]).ok()? > 0).then_some(())
+    });
+    server
+}
+
+/// By default it replaces its arguments, and no other file is believed.
 #[test]
 fn redis() {
     let Some(program) = installed("/usr/bin/redis-server") else { return };
     let dir = TempDir::new().unwrap();
-    let conf = dir.path().join("redis.conf");
-    let text =
-        format!("port 0\nunixsocket {0}/s\nsave \"\"\nmaxclients 200\n", dir.path().display());
-    fs::write(&conf, text).unwrap();
-    let server = Server::start(Command::new(program).arg(&conf), 128);
-    wait_for("redis asks for its limit", || (soft(server.pid()) == Some(232)).then_some(()));
+    let (server, _) = redis_in(&dir, &program, "");
     let provenance = read(server.pid());
     assert_eq!(provenance.runtime, Runtime::Program(Program::Redis));
+    assert_eq!(provenance.chain[0].settings[0].soft, None, "{provenance:#?}");
     let found = diagnosed(&provenance);
     println!("    {}", found.why);
-    // Started just now, it may still have its arguments.
-    if provenance.chain[0].settings[0].soft.is_none() {
-        assert_eq!(found.cause, Cause::HardLimitLow);
-        assert_eq!(found.certainty, Certainty::Likely);
-        let expected = "found no configuration of redis-server";
-        assert!(found.unknown.iter().any(|what| what.starts_with(expected)), "{found:#?}");
-        assert!(found.remedies.last().unwrap().text.starts_with("set \"maxclients "));
-    } else {
-        assert_eq!(found.cause, Cause::OwnSetting);
-    }
+    assert_eq!((found.cause, found.certainty), (Cause::HardLimitLow, Certainty::Likely));
+    let expected = "found no configuration of redis-server";
+    assert!(found.unknown.iter().any(|what| what.starts_with(expected)), "{found:#?}");
+    assert!(found.remedies.last().unwrap().text.starts_with("set \"maxclients "));
+}
+
+/// Where it leaves them, they name the file: what is to be written there is written, and it has more.
+#[test]
+fn redis_that_keeps_its_arguments() {
+    let Some(program) = installed("/usr/bin/redis-server") else { return };
+    let dir = TempDir::new().unwrap();
+    let (server, conf) = redis_in(&dir, &program, "set-proc-title no\n");
+    let found = diagnosed(&read(server.pid()));
+    println!("    {}", found.why);
+    assert_eq!((found.cause, found.certainty), (Cause::OwnSetting, Certainty::Certain));
+    let expected = format!("maxclients in {}:4", conf.display());
+    assert!(found.why.ends_with(&expected), "{}", found.why);
+    let keep = found.remedies.last().unwrap();
+    println!("    {}", keep.text);
+    shell(keep.command.as_ref().unwrap());
+    drop(server);
+    let server = redis_with(&program, &conf);
+    assert!(soft(server.pid()).unwrap() > 232);
 }
 
 /// Whatever runs here: each is read and diagnosed, and what nobody may read is told.

@@ -16,14 +16,14 @@ const PROGRAM: &str =
 const SERVICE: &str = "/system.slice/supervisor.service";
 
 #[track_caller]
-fn check(found: &Diagnosis, cause: Cause, certainty: Certainty, parts: &[&str]) {
+pub(crate) fn check(found: &Diagnosis, cause: Cause, certainty: Certainty, parts: &[&str]) {
     assert_eq!((found.cause, found.certainty), (cause, certainty), "{found:#?}");
     for part in parts {
         assert!(found.why.contains(part), "{part:?} is not in {:?}", found.why);
     }
 }
 
-fn commands(found: &Diagnosis) -> Vec<&str> {
+pub(crate) fn commands(found: &Diagnosis) -> Vec<&str> {
     found.remedies.iter().filter_map(|remedy| remedy.command.as_deref()).collect()
 }
 
@@ -274,35 +274,6 @@ fn containers() {
     );
 }
 
-#[test]
-fn run_scripts() {
-    let tree = Tree::new();
-    tree.process(&Process {
-        pid: 1,
-        parent: 0,
-        command: "/sbin/runit",
-        limits: ("4096", "4096"),
-        cgroup: "/",
-    });
-    tree.process(&Process {
-        pid: 50,
-        parent: 1,
-        command: "runsv web",
-        limits: ("4096", "4096"),
-        cgroup: "/",
-    });
-    tree.process(&Process {
-        pid: 51,
-        parent: 50,
-        command: "/srv/web",
-        limits: ("512", "512"),
-        cgroup: "/",
-    });
-    tree.write("srv/run", "#!/bin/sh\nulimit -n 512\nexec /srv/web\n");
-    let found = diagnosed(&tree.read(51));
-    check(&found, Cause::HardLimitLow, Certainty::Certain, &["the script's limit in /srv/run:2"]);
-}
-
 /// Each fact in turn cannot be read: the rest is said, nothing is invented, and the reason is told.
 #[test]
 fn missing_facts() {
@@ -369,94 +340,4 @@ fn hostile_trees() {
     let provenance = tree.read(14807);
     let expected = "could not read /etc/supervisor/supervisord.conf: not a regular file";
     assert!(provenance.unknown.iter().any(|what| what == expected), "{:#?}", provenance.unknown);
-}
-
-/// A shell that was started by sshd, whose session is not in any cgroup.
-#[test]
-fn below_sshd() {
-    let tree = Tree::new();
-    let limits = ("1024", "4096");
-    let of = |pid, parent, command| Process { pid, parent, command, limits, cgroup: "/" };
-    tree.process(&of(1, 0, "/sbin/init"));
-    tree.process(&of(40, 1, "/usr/sbin/sshd"));
-    tree.process(&of(41, 40, "/usr/sbin/sshd"));
-    tree.process(&of(42, 41, "/bin/bash"));
-    tree.process(&of(43, 42, "/srv/web"));
-    tree.write("etc/pam.d/sshd", "@include common-session\nsession required pam_limits.so\n");
-    tree.write("etc/pam.d/common-session", "");
-    tree.changed("etc/security/limits.conf", "* soft nofile 4096\n", 9);
-    let found = diagnosed(&tree.read(43));
-    check(&found, Cause::RaisedAfterStart, Certainty::Certain, &["inherited from bash[42]"]);
-    let keep = &found.remedies.last().unwrap().text;
-    assert_eq!(keep, "log in again, and start bash[42] from there, and web[43] with it");
-}
-
-/// A job of cron's, as Debian starts it: cron's child opens the session, and a shell runs the line.
-#[test]
-fn below_cron() {
-    let tree = Tree::new();
-    tree.systemd();
-    let of = |pid, parent, command, limits| Process {
-        pid,
-        parent,
-        command,
-        limits,
-        cgroup: "/system.slice/cron.service",
-    };
-    let low = ("1024", "4096");
-    tree.process(&of(600, 1, "/usr/sbin/cron -f", low));
-    tree.process(&of(601, 600, "/usr/sbin/cron -f", low));
-    tree.process(&of(602, 601, "/bin/sh -c web", low));
-    tree.process(&of(603, 602, "/srv/web", low));
-    tree.write("usr/lib/systemd/system/cron.service", "[Service]\nLimitNOFILE=1024:4096\n");
-    // PAM gives nothing: its unit is what cron and its jobs have their limit from.
-    tree.write("etc/pam.d/cron", "session required pam_env.so\n");
-    let provenance = tree.read(603);
-    assert_eq!(provenance.chain[2].role, Role::Cron);
-    let found = diagnosed(&provenance);
-    check(
-        &found,
-        Cause::SoftLimitLow,
-        Certainty::Certain,
-        &[
-            "inherited from cron[600] (also 1024)",
-            ": LimitNOFILE= in /usr/lib/systemd/system/cron.service:2",
-        ],
-    );
-    let keep = &found.remedies.last().unwrap().text;
-    assert_eq!(
-        keep,
-        "set LimitNOFILE=65536 for cron.service (systemctl edit cron.service), then systemctl \
-         daemon-reload && systemctl restart cron.service, and end web[603], or wait for its end: \
-         cron gives its next run the new limit"
-    );
-
-    // limits.conf was raised while the job ran: no restart of cron is needed.
-    tree.write("etc/pam.d/cron", "session required pam_limits.so\n");
-    tree.changed("etc/security/limits.conf", "root soft nofile 4096\n", 9);
-    let found = diagnosed(&tree.read(603));
-    check(
-        &found,
-        Cause::RaisedAfterStart,
-        Certainty::Certain,
-        &["inherited from sh[602] (also 1024)", "before /etc/security/limits.conf:1 was changed"],
-    );
-    let again = "end web[603], or wait for its end: cron gives its next run the new limit";
-    assert_eq!(found.remedies.last().unwrap().text, again);
-
-    // It says what the job has.
-    let tree = Tree::of_tomorrow();
-    tree.systemd();
-    for (pid, parent, command) in
-        [(600, 1, "/usr/sbin/cron -f"), (602, 600, "/bin/sh -c web"), (603, 602, "/srv/web")]
-    {
-        tree.process(&of(pid, parent, command, low));
-    }
-    tree.write("etc/pam.d/cron", "session required pam_limits.so\n");
-    tree.write("etc/security/limits.conf", "root soft nofile 1024\n");
-    let found = diagnosed(&tree.read(603));
-    let given = ": nofile of root in /etc/security/limits.conf:1";
-    check(&found, Cause::SoftLimitLow, Certainty::Certain, &[given]);
-    let keep = &found.remedies.last().unwrap().text;
-    assert!(keep.ends_with(&format!("limits.conf:1, then {again}")), "{keep}");
 }

@@ -14,17 +14,20 @@ use crate::{
     support::Fdtrace,
 };
 
+/// It takes its port.
+pub(crate) const SCRIPT: &str =
+    concat!(env!("CARGO_MANIFEST_DIR"), "/tests/servers/asyncio_server.py");
+
 pub(crate) const TESTS: &[Test] = &[("asyncio_fails_by_the_hundred", asyncio_fails_by_the_hundred)];
 
 const LIMIT: u64 = 64;
-const FAILED: &str = "socket.accept() out of system resource: [Errno 24]";
+pub(crate) const FAILED: &str = "socket.accept() out of system resource: [Errno 24]";
 
 fn asyncio_fails_by_the_hundred() {
     let home = Home::new();
-    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/servers/asyncio_server.py");
     let port = home.port.to_string();
     let mut command = Command::new(program("python3"));
-    let mut server = home.start(command.args(["-u", script, &port]), LIMIT, LIMIT);
+    let mut server = home.start(command.args(["-u", SCRIPT, &port]), LIMIT, LIMIT);
     let mut fdtrace = Fdtrace::start(&["--interval", "1s"]);
     let mut clients = Clients::of(server.port(), HTTP);
     let (_, answer) = clients.open_until_refused(100);

@@ -32,15 +32,19 @@ pub(crate) fn run(spec: &str) {
     match words.next().unwrap() {
         "late" => late(&listener, || thread::sleep(LATE)),
         "busy" => {
-            // So that it has its core also where other tests want it; where it may not, it shares.
-            // SAFETY: numbers only.
-            unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, -15) };
-            late(&listener, || {
-                let start = Instant::now();
-                while start.elapsed() < LATE {
-                    std::hint::spin_loop();
+            come_first(1);
+            late(&listener, compute);
+        }
+        // The same work, on a thread of its own.
+        "aside" => {
+            come_first(1);
+            thread::spawn(|| {
+                loop {
+                    compute();
                 }
             });
+            come_first(2);
+            listener.incoming().flatten().for_each(|client| answer(&client));
         }
         "forgets" => keep(&listener, |client| client),
         "files" => keep(&listener, |client| {
@@ -60,6 +64,21 @@ fn listen_at(port: u16, backlog: i32) -> TcpListener {
     bind(listener.as_raw_fd(), &address).unwrap();
     listen(&listener, Backlog::new(backlog).unwrap()).unwrap();
     listener.into()
+}
+
+/// So that this thread has its core also where others want it, in whatever session; where it may not,
+/// it shares.
+fn come_first(priority: i32) {
+    let priority = libc::sched_param { sched_priority: priority };
+    // SAFETY: the kernel copies a value that lives here.
+    unsafe { libc::sched_setscheduler(0, libc::SCHED_RR, &raw const priority) };
+}
+
+fn compute() {
+    let start = Instant::now();
+    while start.elapsed() < LATE {
+        std::hint::spin_loop();
+    }
 }
 
 /// Does something else, and then takes everybody who waits.

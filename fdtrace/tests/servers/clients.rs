@@ -3,14 +3,18 @@
 use std::{
     io::{ErrorKind, Read as _, Write as _},
     net::{Ipv4Addr, SocketAddr, SocketAddrV4, TcpStream},
-    os::fd::{AsRawFd as _, OwnedFd},
+    os::fd::{AsFd as _, AsRawFd as _, OwnedFd},
     time::{Duration, Instant},
 };
 
 use jiff::Timestamp;
 use nix::{
     errno::Errno,
-    sys::socket::{AddressFamily, SockFlag, SockType, SockaddrIn, connect, socket},
+    poll::{PollFd, PollFlags, PollTimeout, poll},
+    sys::socket::{
+        AddressFamily, SockFlag, SockType, SockaddrIn, connect, getsockopt, socket,
+        sockopt::SocketError,
+    },
 };
 
 /// How long a server that can answer may take for it.
@@ -161,22 +165,41 @@ impl Clients {
 }
 
 /// Connections somebody has begun, and does not wait for. They last as long as this.
-pub(crate) struct Crowd(#[expect(dead_code, reason = "keeps them open")] Vec<OwnedFd>);
+pub(crate) struct Crowd(Vec<OwnedFd>);
 
 impl Crowd {
     /// Begins so many at once. Who is refused tries again, as any client does.
     #[track_caller]
     pub(crate) fn knock(port: u16, count: u64) -> Self {
+        Self::come(port, count, Duration::ZERO)
+    }
+
+    /// The same with a pause after each.
+    #[track_caller]
+    pub(crate) fn come(port: u16, count: u64, pause: Duration) -> Self {
         let server = SockaddrIn::from(SocketAddrV4::new(Ipv4Addr::LOCALHOST, port));
         let flags = SockFlag::SOCK_NONBLOCK | SockFlag::SOCK_CLOEXEC;
         let client = |_| {
             let client = socket(AddressFamily::Inet, SockType::Stream, flags, None).unwrap();
             match connect(client.as_raw_fd(), &server) {
-                Ok(()) | Err(Errno::EINPROGRESS) => client,
+                Ok(()) | Err(Errno::EINPROGRESS) => {}
                 Err(error) => panic!("connect: {error}"),
             }
+            std::thread::sleep(pause);
+            client
         };
         Self((0..count).map(client).collect())
+    }
+
+    /// Waits until each is connected.
+    #[track_caller]
+    pub(crate) fn is_let_in(&self) {
+        for client in &self.0 {
+            let mut polled = [PollFd::new(client.as_fd(), PollFlags::POLLOUT)];
+            let patience = PollTimeout::try_from(PATIENCE * 3).unwrap();
+            assert_eq!(poll(&mut polled, patience), Ok(1), "a client is not let in");
+            assert_eq!(getsockopt(client, SocketError), Ok(0));
+        }
     }
 }
 

@@ -15,7 +15,7 @@ use crate::{
     clients::{Answer, Clients, HTTP, SETTLED},
     clock,
     server::{Home, Server, program},
-    support::{Fdtrace, number},
+    support::{Diagnosed, Fdtrace, number},
 };
 
 pub(crate) const TESTS: &[Test] =
@@ -50,6 +50,10 @@ fn go_under_supervisord() {
     assert_eq!(number(&opened.1, "/accept_queue/limit"), limit);
     let all_wait = json!({ "accept_queue": { "length": 31 } });
     fdtrace.wait_for_report("episode_updated", &all_wait);
+    let process = json!({ "process": fields["process"] });
+    let said = Diagnosed::with(&mut fdtrace, &process, "backs_off");
+    let why = said.of_cause("backs_off")["why"].as_str().unwrap();
+    assert!(why.contains(" waits after each EMFILE, longer every time, up to "), "{why}");
 
     settle(fdtrace, server, clients, "server.log", &fields);
 }
@@ -114,12 +118,20 @@ fn first_failure(server: &Server, log: &str) -> Timestamp {
 #[track_caller]
 pub(crate) fn under_supervisord(limit: u64) -> Server {
     let home = Home::new();
+    let command = format!("{} {}", build().display(), home.port);
+    let config = supervisord_conf(&home, &format!("minfds = {limit}\n"), &command);
+    home.start(&mut supervisord(&config), limit, limit)
+}
+
+/// Writes supervisord's configuration for a server, with what is to stand in its own section.
+#[track_caller]
+pub(crate) fn supervisord_conf(home: &Home, own: &str, command: &str) -> PathBuf {
     let dir = home.path("");
     let config = format!(
         "[supervisord]\n\
          nodaemon = true\n\
          user = root\n\
-         minfds = {limit}\n\
+         {own}\
          logfile = {dir}supervisord.log\n\
          pidfile = {dir}supervisord.pid\n\
          childlogdir = {dir}\n\
@@ -130,18 +142,15 @@ pub(crate) fn under_supervisord(limit: u64) -> Server {
          [supervisorctl]\n\
          serverurl = unix://{dir}supervisor.sock\n\
          [program:{PROGRAM}]\n\
-         command = {program} {port}\n\
+         command = {command}\n\
          autorestart = false\n\
          stopwaitsecs = 2\n\
          redirect_stderr = true\n\
          stdout_logfile = {dir}server.log\n\
          stdout_logfile_maxbytes = 0\n",
         dir = dir.display(),
-        program = build().display(),
-        port = home.port,
     );
-    let config = home.file("supervisord.conf", &config);
-    home.start(&mut supervisord(&config), limit, limit)
+    home.file("supervisord.conf", &config)
 }
 
 pub(crate) fn supervisord(config: &Path) -> Command {

@@ -44,15 +44,14 @@ fn from(last: u8, port: u16) -> TcpStream {
 fn forgets() {
     let (said, fdtrace, server) = leak("forgets", LIMIT);
     said.is("fd_leak", "certain", &["CLOSE_WAIT from 127.0.1.7", "though it has read its end"]);
-    ends_with_a_restart(&said, fdtrace, server, "forgets");
+    ends_with_a_restart(&said, fdtrace, server, "forgets", LIMIT);
 }
 
 fn files() {
     let (said, fdtrace, server) = leak("files", LIMIT_OF_FILES);
-    let diagnoses = said.0["diagnoses"].as_array().unwrap();
-    let leak = diagnoses.iter().find(|one| one["cause"] == "fd_leak").expect("a leak");
+    let leak = said.of_cause("fd_leak");
     assert!(leak["why"].as_str().unwrap().contains("are the same file"), "{leak:#}");
-    ends_with_a_restart(&said, fdtrace, server, "files");
+    ends_with_a_restart(&said, fdtrace, server, "files", LIMIT_OF_FILES);
 }
 
 fn command(port: u16, what: &str) -> Command {
@@ -81,18 +80,22 @@ fn leak(what: &str, limit: u64) -> (Diagnosed, Fdtrace, Server) {
     (Diagnosed::of(&mut fdtrace, &fields), fdtrace, server)
 }
 
-/// As fdtrace says: a restart gives all descriptors back.
+/// As fdtrace says: a restart gives all descriptors back, with the same limit.
 #[track_caller]
-fn ends_with_a_restart(said: &Diagnosed, mut fdtrace: Fdtrace, mut server: Server, what: &str) {
-    let diagnoses = said.0["diagnoses"].as_array().unwrap();
-    let leak = diagnoses.iter().find(|one| one["cause"] == "fd_leak").unwrap();
-    let now = &leak["remedies"][0];
+fn ends_with_a_restart(
+    said: &Diagnosed,
+    mut fdtrace: Fdtrace,
+    mut server: Server,
+    what: &str,
+    limit: u64,
+) {
+    let now = &said.of_cause("fd_leak")["remedies"][0];
     assert_eq!(now["when"], "now");
     assert!(now["text"].as_str().unwrap().contains("a restart gives all descriptors back"));
     let process = json!({ "process": { "pid": server.pid() } });
     let port = server.port();
     let all = json!({ "listener": { "port": port } });
-    server.restart(&mut command(port, what), LIMIT, LIMIT);
+    server.restart(&mut command(port, what), limit, limit);
     let exited = json!({ "process": process["process"], "outcome": "exited" });
     let closed = fdtrace.reported("episode_closed", &exited);
     for _ in 0..40 {

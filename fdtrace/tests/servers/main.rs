@@ -28,6 +28,7 @@ mod queues;
 mod redis;
 mod server;
 mod started;
+mod supervised;
 #[rustfmt::skip]
 #[expect(
     clippy::pedantic,
@@ -67,6 +68,7 @@ fn main() -> ExitCode {
         overflow::TESTS,
         exhausted::TESTS,
         started::TESTS,
+        supervised::TESTS,
         leaks::TESTS,
         growth::TESTS,
         queues::TESTS,

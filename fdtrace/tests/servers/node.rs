@@ -6,6 +6,8 @@ use std::{
     fs::{self, Permissions},
     os::unix::fs::PermissionsExt as _,
     process::Command,
+    thread::sleep,
+    time::Duration,
 };
 
 use serde_json::json;
@@ -65,8 +67,17 @@ fn closes_clients_without_a_word() {
     assert!((LIMIT - 1..=LIMIT).contains(&open), "{open} open");
 
     assert_eq!(clients.open_each(CLIENTS), [Answer::Closed; CLIENTS]);
-    let refused = 1 + CLIENTS + clients.close_until_served();
+    // Irregularly, as clients come: what it does with them shows after some seconds.
+    let pauses = [150, 420, 230, 610].map(Duration::from_millis).repeat(5);
+    for pause in &pauses {
+        sleep(*pause);
+        assert_eq!(clients.open_each(1), [Answer::Closed]);
+    }
     let process = json!({ "process": fields["process"] });
+    let said = Diagnosed::with(&mut fdtrace, &process, "drains_while_failing");
+    let why = said.of_cause("drains_while_failing")["why"].as_str().unwrap();
+    assert!(why.contains("it takes clients only to close them at once"), "{why}");
+    let refused = 1 + CLIENTS + pauses.len() + clients.close_until_served();
     let closed = json!({ "process": fields["process"], "outcome": "recovered" });
     fdtrace.wait_for_report("episode_closed", &closed);
     let run = fdtrace.stop();

@@ -122,14 +122,7 @@ fn go_does_not_accept() {
 fn redis_hangs() {
     const BACKLOG: u64 = 5;
     let mut fdtrace = Fdtrace::start(&[]);
-    let home = Home::new();
-    let mut command = Command::new(program("redis-server"));
-    command
-        .args(["--bind", "127.0.0.1", "--port", &home.port.to_string()])
-        .args(["--tcp-backlog", &BACKLOG.to_string()])
-        .args(["--save", "", "--appendonly", "no"])
-        .current_dir(home.path(""));
-    let server = home.start(&mut command, NOFILE, NOFILE);
+    let server = start_redis(BACKLOG);
     let mut first = Clients::of(server.port(), REDIS);
     assert_eq!(first.open_each(1), [Answer::Served]);
     let hung = Hung::new(server.pid());
@@ -142,6 +135,18 @@ fn redis_hangs() {
     drop(hung);
     assert_eq!(first.ask_the_last(), Answer::Served);
     assert_refused(&fdtrace.stop(), &server);
+}
+
+#[track_caller]
+pub(crate) fn start_redis(backlog: u64) -> Server {
+    let home = Home::new();
+    let mut command = Command::new(program("redis-server"));
+    command
+        .args(["--bind", "127.0.0.1", "--port", &home.port.to_string()])
+        .args(["--tcp-backlog", &backlog.to_string()])
+        .args(["--save", "", "--appendonly", "no"])
+        .current_dir(home.path(""));
+    home.start(&mut command, NOFILE, NOFILE)
 }
 
 /// At a frontend's `maxconn`, haproxy takes its listener out of its poll loop until a connection
@@ -241,12 +246,12 @@ fn assert_refused(run: &Run, server: &Server) -> u64 {
 }
 
 /// A process that is alive and does nothing, as in a deadlock, until this is dropped.
-struct Hung(Pid);
+pub(crate) struct Hung(Pid);
 
 impl Hung {
     /// Stops it, and waits until it has.
     #[track_caller]
-    fn new(pid: u32) -> Self {
+    pub(crate) fn new(pid: u32) -> Self {
         let process = Pid::from_raw(i32::try_from(pid).unwrap());
         kill(process, Signal::SIGSTOP).expect("stop the server");
         let hung = Self(process);

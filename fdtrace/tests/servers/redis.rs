@@ -37,7 +37,7 @@ pub(crate) const FAILED: &str = "Accepting client connection: accept: Too many o
 /// To stdout it logs every failure.
 fn busy_loop() {
     let mut server = start("");
-    let (opened, run, process) = exhaust(&server);
+    let (opened, run, process) = exhaust(&server, |_, _| thread::sleep(Duration::from_millis(300)));
     server.stop();
     clock::assert_prompt(&opened, first_failure(&server));
     let (logged, counted) = (server.lines("output", FAILED).len() as u64, run.count(&process));
@@ -49,7 +49,12 @@ fn busy_loop() {
 /// It opens its log file anew for each line, and at its limit it cannot: nobody but fdtrace tells.
 fn silence() {
     let mut server = start("redis.log");
-    let (_, run, process) = exhaust(&server);
+    let (_, run, process) = exhaust(&server, |fdtrace, process| {
+        // That shows after some seconds, in which the other log would have grown by 100 MB.
+        let said = Diagnosed::with(fdtrace, process, "busy_loop");
+        let why = said.of_cause("busy_loop")["why"].as_str().unwrap();
+        assert!(why.contains(" tries again at once after each EMFILE, "), "{why}");
+    });
     server.stop();
     assert_eq!(server.lines("redis.log", "Ready to accept connections").len(), 1);
     assert_eq!(server.lines("redis.log", FAILED), [""; 0]);
@@ -144,7 +149,10 @@ fn ends(fdtrace: Fdtrace, mut server: Server, closed: &Value) {
 
 /// Takes its descriptors away, lets a client come, and lets all of them go.
 #[track_caller]
-fn exhaust(server: &Server) -> ((std::time::Instant, Value), Run, Value) {
+fn exhaust(
+    server: &Server,
+    meanwhile: impl FnOnce(&mut Fdtrace, &Value),
+) -> ((std::time::Instant, Value), Run, Value) {
     let mut fdtrace = Fdtrace::start(&[]);
     let mut clients = Clients::of(server.port(), REDIS);
     assert_eq!(clients.open_each(5), [Answer::Served; 5]);
@@ -163,7 +171,7 @@ fn exhaust(server: &Server) -> ((std::time::Instant, Value), Run, Value) {
         "accept_queue": { "length": 1, "limit": 511 },
     });
     let opened = fdtrace.wait_for_report("episode_opened", &fields);
-    thread::sleep(Duration::from_millis(300));
+    meanwhile(&mut fdtrace, &process);
     clients.close_until_served();
     let closed = json!({ "process": process["process"], "outcome": "recovered" });
     fdtrace.wait_for_report("episode_closed", &closed);

@@ -32,7 +32,7 @@ const LIMIT: u64 = 64;
 /// What the test gives to who starts the server: as much as any host lets it have.
 const HARD: u64 = 4096;
 /// A date is not compared more exactly than this.
-const LATER: Duration = Duration::from_millis(2500);
+pub(crate) const LATER: Duration = Duration::from_millis(2500);
 
 /// The story that fdtrace was written for, to its end: the limit was raised, the program was started
 /// again, and nothing was better, for supervisord itself was the old one.

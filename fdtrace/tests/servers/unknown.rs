@@ -51,10 +51,14 @@ fn gone() {
     assert!(child.wait().unwrap().success());
     kill(looks, Signal::SIGCONT).unwrap();
     let fields = json!({ "process": process["process"], "outcome": "exited" });
-    fdtrace.reported("episode_closed", &fields);
+    let closed = fdtrace.reported("episode_closed", &fields);
     let run = fdtrace.stop();
     assert_eq!(run.count(&process), 1, "{:#}", run.summary());
-    for report in run.of_kind("episode_diagnosed", &process) {
+    let diagnosed = run.of_kind("episode_diagnosed", &process);
+    // Either there is something to say, and how sure that is; or nothing, and no cause is claimed.
+    println!("    {} diagnoses, cause {}", diagnosed.len(), closed["cause"]);
+    assert_eq!(diagnosed.is_empty(), closed["cause"].is_null(), "{closed:#}");
+    for report in diagnosed {
         for diagnosis in report["diagnoses"].as_array().unwrap() {
             println!("    {diagnosis:#}");
             assert_eq!(diagnosis["certainty"], "likely");

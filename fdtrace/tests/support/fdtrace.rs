@@ -147,9 +147,15 @@ impl Fdtrace {
     #[track_caller]
     pub(crate) fn reported(&mut self, kind: &str, fields: &Value) -> Value {
         let is_it = |report: &Value| report["kind"] == kind && same(report, fields);
+        self.find(is_it, &format!("{kind} with {fields}"))
+    }
+
+    /// The first report like that, whether it was there already or not.
+    #[track_caller]
+    pub(crate) fn find(&mut self, is_it: impl Fn(&Value) -> bool, what: &str) -> Value {
         match self.seen.iter().find(|(_, report)| is_it(report)) {
             Some((_, report)) => report.clone(),
-            None => self.wait_for_report(kind, fields).1,
+            None => self.wait_for(is_it, what).1,
         }
     }
 

@@ -6,7 +6,7 @@ use std::process::Command;
 
 use serde_json::Value;
 
-use super::Fdtrace;
+use super::{Fdtrace, json::same};
 
 /// The report of why an episode happens.
 pub(crate) struct Diagnosed(pub(crate) Value);
@@ -15,7 +15,23 @@ impl Diagnosed {
     /// Waits for that of an episode with those fields, and shows it.
     #[track_caller]
     pub(crate) fn of(fdtrace: &mut Fdtrace, fields: &Value) -> Self {
-        let this = Self(fdtrace.reported("episode_diagnosed", fields));
+        Self::shown(fdtrace.reported("episode_diagnosed", fields))
+    }
+
+    /// Waits for the one that tells that cause of it, at once or after some seconds.
+    #[track_caller]
+    pub(crate) fn with(fdtrace: &mut Fdtrace, fields: &Value, cause: &str) -> Self {
+        let is_it = |report: &Value| {
+            let diagnoses = report["diagnoses"].as_array();
+            same(report, fields)
+                && diagnoses.is_some_and(|all| all.iter().any(|one| one["cause"] == cause))
+        };
+        Self::shown(fdtrace.find(is_it, &format!("{cause} of {fields}")))
+    }
+
+    #[track_caller]
+    fn shown(report: Value) -> Self {
+        let this = Self(report);
         for diagnosis in this.0["diagnoses"].as_array().expect("diagnoses") {
             println!("    {} ({})", text(&diagnosis["cause"]), text(&diagnosis["certainty"]));
             println!("      why   {}", text(&diagnosis["why"]));
@@ -35,6 +51,13 @@ impl Diagnosed {
     /// The first diagnosis: the one to act on.
     pub(crate) fn first(&self) -> &Value {
         &self.0["diagnoses"][0]
+    }
+
+    /// The one with that cause.
+    #[track_caller]
+    pub(crate) fn of_cause(&self, cause: &str) -> &Value {
+        let mut diagnoses = self.0["diagnoses"].as_array().expect("diagnoses").iter();
+        diagnoses.find(|one| one["cause"] == cause).unwrap_or_else(|| panic!("no {cause}"))
     }
 
     /// Fails unless the first diagnosis is that, as sure as that, and says all of those.

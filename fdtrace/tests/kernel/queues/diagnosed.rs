@@ -1,6 +1,7 @@
 //! A full SYN queue: a flood is told from a rush of clients.
 
 use std::{
+    io::Read as _,
     net::{Ipv4Addr, SocketAddr, TcpStream},
     thread,
     time::{Duration, Instant},
@@ -9,7 +10,10 @@ use std::{
 use serde_json::{Value, json};
 
 use super::{case::Case, clients::Clients};
-use crate::{Test, support::Fdtrace};
+use crate::{
+    Test,
+    support::{Fdtrace, carry_out, same},
+};
 
 pub(crate) const TESTS: &[Test] = &[
     ("a_flood_is_told_from_a_rush_of_clients", flood_and_herd),
@@ -95,9 +99,43 @@ fn flood_without_cookies() {
     flood(&case, Duration::from_secs(5));
     let found = told(&mut fdtrace, &case, "syn_queue_full");
     assert_eq!((&found["cause"], &found["certainty"]), (&json!("syn_flood"), &json!("certain")));
-    let commands = found["remedies"][0]["command"].as_str().unwrap();
-    assert!(commands.ends_with("sysctl -w net.ipv4.tcp_syncookies=1"), "{commands}");
-    fdtrace.stop();
+    assert!(!is_served(&case), "a client gets in, and nothing is wrong");
+
+    let command = found["remedies"][0]["command"].as_str().unwrap();
+    let pid = case.server.pid();
+    let expected = format!("nsenter --net=/proc/{pid}/ns/net sysctl -w net.ipv4.tcp_syncookies=1");
+    assert_eq!((&found["remedies"][0]["when"], command), (&json!("now"), &*expected));
+    carry_out(command);
+    let dropped = || case.network.kernel().of("TCPReqQFullDrop");
+    let before = dropped();
+    // The flood goes on.
+    thread::scope(|scope| {
+        scope.spawn(|| flood(&case, Duration::from_secs(5)));
+        thread::sleep(Duration::from_secs(1));
+        assert!((0..10).all(|_| is_served(&case)), "no client gets in during the flood");
+    });
+    assert_eq!(dropped(), before, "SYNs are dropped all the same");
+    let dropped = json!({ "listener": case.listener(), "failure": "syn_queue_full" });
+    let recovered = json!({ "outcome": "recovered", "listener": case.listener() });
+    let is_it = |report: &Value| {
+        report["kind"] == "episode_closed" && same(report, &dropped) && same(report, &recovered)
+    };
+    let closed = fdtrace.find(is_it, "the end of the episode");
+    assert_eq!((&closed["cause"], &closed["count"]), (&json!("syn_flood"), &json!(before)));
+    let run = fdtrace.stop();
+    assert_eq!(run.count(&dropped), before, "{:#}", run.summary());
+}
+
+/// Whether a client is accepted, which lets it go at once.
+fn is_served(case: &Case) -> bool {
+    let server = SocketAddr::from((Ipv4Addr::LOCALHOST, case.port()));
+    case.network.enter(|| {
+        let Ok(mut client) = TcpStream::connect_timeout(&server, Duration::from_secs(1)) else {
+            return false;
+        };
+        client.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+        matches!(client.read(&mut [0]), Ok(0))
+    })
 }
 
 /// Both at once: of one nobody takes the clients, of the other they are taken after a moment.

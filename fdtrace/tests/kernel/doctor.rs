@@ -103,6 +103,8 @@ fn works() {
     let kernel = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap();
     assert_eq!(found["kernel"], kernel.trim());
     assert_eq!(fact(&found, "capabilities")["state"], "good");
+    let value = fact(&found, "capabilities")["value"].as_str().unwrap();
+    assert!(value.contains("CAP_BPF, CAP_PERFMON, CAP_NET_ADMIN, "), "{value}");
 
     // Both accepts were measured, and what was measured ran.
     assert_eq!(found["cost"]["not_measured"], Value::Null);
@@ -145,17 +147,24 @@ fn same_forms() {
     }
 }
 
-/// The next best form is tested too, where there is one.
+/// Every form of every probe is tested too, not only the best.
 fn form_asked_for() {
-    let found = doctor(&[]);
-    let accept = list(&found, "/probes").iter().find(|probe| probe["probe"] == "accept").unwrap();
-    for form in list(accept, "/forms") {
+    let found = doctor(&["--fds"]);
+    for (probe, form) in list(&found, "/probes").iter().flat_map(|probe| {
+        list(probe, "/forms").iter().map(|form| (probe["probe"].as_str().unwrap(), form))
+    }) {
         let name = form["form"].as_str().unwrap();
-        let asked = format!("accept={name}");
-        let args = ["doctor", "--json", "--form", &asked];
+        // As --form calls them: what belongs to fexit, and what belongs to tracepoint.
+        let choice = match name {
+            "fentry" => "fexit",
+            "tp_btf" | "cgroup_skb" => "tracepoint",
+            other => other,
+        };
+        let asked = format!("{probe}={choice}");
+        let args = ["doctor", "--json", "--fds", "--form", &asked];
         if form["outcome"] == "works" {
             let found = doctor(&args[2..]);
-            assert_eq!(forms(&found["probes"])["accept"], name);
+            assert_eq!(forms(&found["probes"])[probe], name);
             assert_exact(&found);
         } else {
             let found = parse(&run_to_end(&args, || Ok(())), 3);
@@ -219,7 +228,9 @@ fn without_admin() {
         drop_capability(CAP_SYS_ADMIN)
     };
     let found = parse(&run_to_end(&["doctor", "--json"], prepare), 0);
-    assert_eq!(fact(&found, "capabilities")["value"], "missing CAP_SYS_ADMIN");
+    let value = fact(&found, "capabilities")["value"].as_str().unwrap();
+    assert!(value.starts_with("held CAP_BPF, CAP_PERFMON, "), "{value}");
+    assert!(value.ends_with("; missing CAP_SYS_ADMIN"), "{value}");
     assert_eq!(found["self_test"]["own_namespace"], false);
     assert_exact(&found);
     let why = found["cost"]["not_measured"].as_str().unwrap();

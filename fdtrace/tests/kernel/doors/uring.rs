@@ -147,9 +147,7 @@ impl Asker {
         let (code, entry) = match spec.text("op").unwrap() {
             "accept" | "accept_unconnected" => (opcode::Accept::CODE, accept.build()),
             "multishot" => (opcode::Accept::CODE, opcode::AcceptMulti::new(listener).build()),
-            "direct" => {
-                (opcode::Accept::CODE, accept.file_index(slot).build())
-            }
+            "direct" => (opcode::Accept::CODE, accept.file_index(slot).build()),
             "direct_multishot" => {
                 let accept = opcode::AcceptMulti::new(listener).allocate_file_index(true);
                 (opcode::Accept::CODE, accept.build())

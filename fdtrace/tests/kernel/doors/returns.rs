@@ -1,0 +1,69 @@
+//! Returns that a return probe does not see: more tasks wait inside accept than it can follow
+//! (kernel/kprobes.c `maxactive`: 10, or two for each CPU). What is missed is said to be missed.
+
+use std::{net::TcpListener, os::fd::AsRawFd as _, sync::Arc, thread, time::Duration};
+
+use nix::{
+    errno::Errno,
+    sys::socket::{Shutdown, SockFlag, accept4, shutdown},
+};
+use serde_json::json;
+
+use super::is_own_system;
+use crate::{
+    Test,
+    support::Fdtrace,
+    workload::{Spec, Workload, say, wait},
+};
+
+pub(super) const TESTS: &[Test] = &[("returns_that_are_not_seen_are_counted", are_counted)];
+
+const THREADS: u64 = 64;
+/// The first waits and fails when the listener is shut down; the others fail at once.
+const CALLS: u64 = 5;
+
+/// Threads that wait in accept until their listener is shut down under them.
+pub(super) fn run(_: &Spec<'_>) {
+    let listener = Arc::new(TcpListener::bind("127.0.0.1:0").unwrap());
+    say("ready", &json!({ "port": listener.local_addr().unwrap().port() }));
+    wait();
+    let accept = |listener: Arc<TcpListener>| {
+        for _ in 0..CALLS {
+            let result = accept4(listener.as_raw_fd(), SockFlag::SOCK_CLOEXEC);
+            assert_eq!(result, Err(Errno::EINVAL));
+        }
+    };
+    let threads: Vec<_> = (0..THREADS)
+        .map(|_| {
+            let listener = Arc::clone(&listener);
+            thread::spawn(move || accept(listener))
+        })
+        .collect();
+    // Until all of them are in the kernel: they do nothing else.
+    thread::sleep(Duration::from_secs(1));
+    shutdown(listener.as_raw_fd(), Shutdown::Both).unwrap();
+    for thread in threads {
+        thread.join().unwrap();
+    }
+    say("done", &json!({ "failures": THREADS * CALLS }));
+    wait();
+}
+
+fn are_counted() {
+    if !is_own_system() {
+        println!("  needs kprobes, and a machine with few CPUs: runs in `cargo xtask vm` only");
+        return;
+    }
+    for (form, may_miss) in [("accept=kprobe", true), ("accept=tracepoint", false)] {
+        let fdtrace = Fdtrace::start(&["--form", form]);
+        let mut workload = Workload::start("doors=returns");
+        let made = workload.fail();
+        let run = fdtrace.stop();
+        let counted = run.count(&json!({ "process": { "pid": workload.pid() } }));
+        let missed = run.lost("return_unseen");
+        println!("  {form}: {made} made, {counted} counted, {missed} returns unseen");
+        assert_eq!(counted < made, may_miss);
+        assert_eq!(missed > 0, may_miss);
+        assert!(counted <= made && counted + missed >= made, "{:#}", run.summary());
+    }
+}

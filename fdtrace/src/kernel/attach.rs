@@ -23,6 +23,7 @@ use super::{
     error::errno_of,
     plan::{AttachPlan, FormChoice, Planned, Refused, Request},
     probes::{FormKind, NO_FORM, POLLED_FORM, Packets, Point, Step, Wanted},
+    return_probe::ReturnProbe,
     support::{Support, forbidden},
 };
 
@@ -96,6 +97,8 @@ pub(super) struct Running {
     /// `/proc/self/fdinfo` of it, open for as long as we run: on a host that runs out of file
     /// handles nothing new can be opened.
     pub(super) info: File,
+    /// Where it is at the return of a function by a kprobe.
+    pub(super) return_probe: Option<ReturnProbe>,
 }
 
 /// Attaches every probe that is asked for in the best form that the host allows. `ids` is BTF that
@@ -239,7 +242,13 @@ impl<'a> Attacher<'a> {
             let program = self.program(name)?;
             let path = format!("/proc/self/fdinfo/{}", program.fd()?.as_fd().as_raw_fd());
             let info = File::open(&path).with_context(|| format!("open {path}"))?;
-            self.programs.push(Running { name, info });
+            let return_probe = match program {
+                Program::KProbe(program) if matches!(point, Point::Kretprobe(_)) => {
+                    program.info().ok().and_then(|info| ReturnProbe::of(info.id()))
+                }
+                _ => None,
+            };
+            self.programs.push(Running { name, info, return_probe });
         }
         Ok(())
     }

@@ -147,30 +147,42 @@ fn same_forms() {
     }
 }
 
-/// Every form of every probe is tested too, not only the best.
+/// Every form of every probe is tested too, not only the best: the second of all that have one at
+/// once, and so on.
 fn form_asked_for() {
     let found = doctor(&["--fds"]);
-    for (probe, form) in list(&found, "/probes").iter().flat_map(|probe| {
-        list(probe, "/forms").iter().map(|form| (probe["probe"].as_str().unwrap(), form))
-    }) {
-        let name = form["form"].as_str().unwrap();
+    let asked = |probe: &Value, form: &Value| {
         // As --form calls them: what belongs to fexit, and what belongs to tracepoint.
-        let choice = match name {
+        let choice = match form["form"].as_str().unwrap() {
             "fentry" => "fexit",
             "tp_btf" | "cgroup_skb" => "tracepoint",
             other => other,
         };
-        let asked = format!("{probe}={choice}");
-        let args = ["doctor", "--json", "--fds", "--form", &asked];
-        if form["outcome"] == "works" {
-            let found = doctor(&args[2..]);
-            assert_eq!(forms(&found["probes"])[probe], name);
-            assert_exact(&found);
-        } else {
-            let found = parse(&run_to_end(&args, || Ok(())), 3);
-            assert_eq!(found["verdict"], "unsupported");
-            assert!(found["why"].as_str().unwrap().contains("Without --form"), "{found:#}");
+        format!("--form={}={choice}", probe["probe"].as_str().unwrap())
+    };
+    for place in 0..3 {
+        let mut args = vec!["--fds".to_owned()];
+        let mut expected = forms(&found["probes"]);
+        for probe in list(&found, "/probes") {
+            match list(probe, "/forms").get(place) {
+                Some(form) if form["outcome"] == "works" => {
+                    let text = |value: &Value| value.as_str().unwrap().to_owned();
+                    expected.insert(text(&probe["probe"]), text(&form["form"]));
+                    args.push(asked(probe, form));
+                }
+                Some(form) => {
+                    let asked = asked(probe, form);
+                    let args = ["doctor", "--json", "--fds", &asked];
+                    let found = parse(&run_to_end(&args, || Ok(())), 3);
+                    assert_eq!(found["verdict"], "unsupported");
+                    assert!(found["why"].as_str().unwrap().contains("Without --form"), "{asked}");
+                }
+                None => {}
+            }
         }
+        let found = doctor(&args.iter().map(String::as_str).collect::<Vec<_>>());
+        assert_eq!(forms(&found["probes"]), expected, "{args:?}");
+        assert_exact(&found);
     }
 }
 

@@ -9,7 +9,7 @@ use std::{
 };
 
 use nix::{
-    mount::{MsFlags, mount},
+    mount::{MntFlags, MsFlags, mount, umount2},
     sched::{CloneFlags, unshare},
 };
 use serde_json::json;
@@ -52,10 +52,16 @@ impl Cgroup {
 
     /// Does something in it. What is started there stays there.
     fn enter<T>(&self, act: impl FnOnce() -> T) -> T {
+        /// Also where it fails.
+        struct Back<'a>(&'a Path);
+        impl Drop for Back<'_> {
+            fn drop(&mut self) {
+                move_to(self.0).unwrap();
+            }
+        }
+        let _back = Back(&self.before);
         move_to(&self.path).unwrap();
-        let result = act();
-        move_to(&self.before).unwrap();
-        result
+        act()
     }
 }
 
@@ -87,6 +93,7 @@ fn only_its_sockets_are_seen() {
             let none = None::<&str>;
             mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none)?;
             // Its root is now the cgroup that this process is in.
+            umount2(&root, MntFlags::MNT_DETACH)?;
             Ok(mount(Some("cgroup2"), &root, Some("cgroup2"), MsFlags::empty(), none)?)
         })
     });

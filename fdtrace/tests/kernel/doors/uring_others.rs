@@ -70,7 +70,8 @@ fn full_table() {
 }
 
 /// io_uring reads RLIMIT_NOFILE when an open is submitted (`__io_openat_prep`), and hands it to the
-/// allocator: the limit that fdtrace tells is the one that was met, not the one of the moment.
+/// allocator: the limit that fdtrace tells is the one that was met, not the one of the moment. (The
+/// door is that of the system call at whose end the kernel does it, or io_uring.)
 fn frozen_limit() {
     let mut fdtrace = fdtrace(&["--fds"]);
     for op in ["openat", "openat2"] {
@@ -82,7 +83,6 @@ fn frozen_limit() {
         let fields = json!({
             "process": { "pid": workload.pid() },
             "failure": "EMFILE",
-            "door": "io_uring",
             "limit": { "kind": "nofile", "value": LIMIT },
             "fds": { "open": LIMIT, "soft": 2 * LIMIT },
         });

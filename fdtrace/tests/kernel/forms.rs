@@ -49,9 +49,12 @@ fn expected(asked: &str, release: &str) -> Option<BTreeMap<String, String>> {
 /// on x86-64, and on arm64 it has none that programs could use.
 fn automatic(probe: &str, release: &str) -> Option<&'static str> {
     let is_old = release.starts_with("6.1.");
+    let has_no_trampolines = is_old && cfg!(target_arch = "aarch64");
     match probe {
         _ if !is_old && !release.starts_with("6.12.") => None,
-        _ if is_old && !cfg!(target_arch = "x86_64") => None,
+        "fds" | "syn" | "ack" if has_no_trampolines => Some("kprobe"),
+        "io_uring" if has_no_trampolines => Some("tp_btf"),
+        _ if has_no_trampolines => Some("tracepoint"),
         "ack" if is_old => Some("kprobe"),
         "syn" | "ack" => Some("fentry"),
         _ => Some("fexit"),

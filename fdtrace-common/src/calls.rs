@@ -67,7 +67,7 @@ const fn old(name: &'static str, x86_64: u16, i386: u16) -> FdCall {
 pub const FD_CALLS_THAT_FAIL: usize = FD_CALLS.len() - 2;
 
 /// Every such call but those with a [`Door`] of their own.
-pub const FD_CALLS: [FdCall; 38] = [
+pub const FD_CALLS: [FdCall; 39] = [
     old("open", 2, 5),
     call("openat", 257, 56, 295),
     call("openat2", 437, 437, 437),
@@ -104,6 +104,7 @@ pub const FD_CALLS: [FdCall; 38] = [
     call("clone", 56, 220, 120),
     call("clone3", 435, 435, 435),
     call("ioctl", 16, 29, 54),
+    call("seccomp", 317, 277, 354),
     call("recvmsg", 47, 212, 372),
     call("recvmmsg", 299, 243, 337),
 ];

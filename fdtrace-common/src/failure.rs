@@ -60,6 +60,8 @@ pub enum Refusal {
     InotifyInstances = 0x8005,
     /// ENFILE, and the limit is that of the user's pipe pages.
     PipePages = 0x8006,
+    /// ENFILE, and what is full is the table of direct descriptors of an io_uring.
+    IoUringTable = 0x8007,
 }
 
 /// What the file descriptor given to accept is.

@@ -66,7 +66,7 @@ pub mod names {
 
 /// Contexts that can interrupt each other on one CPU: see the programs' `Context`. What they write is
 /// kept apart.
-pub const CONTEXTS: u32 = 11;
+pub const CONTEXTS: u32 = 13;
 
 /// Default of [`names::SLOT_COUNT`]: how many keys can be counted at once.
 pub const DEFAULT_SLOTS: u32 = 4096;

@@ -84,9 +84,11 @@ pub(crate) enum Context {
     FileExit = 8,
     InotifyExit = 9,
     PipeExit = 10,
+    IoUringEntry = 11,
+    SlotExit = 12,
 }
 
-const _: () = assert!(Context::PipeExit as u32 + 1 == CONTEXTS);
+const _: () = assert!(Context::SlotExit as u32 + 1 == CONTEXTS);
 
 /// Counts one failure, and writes a record of it where one is due. Returns its slot, if it was
 /// counted.

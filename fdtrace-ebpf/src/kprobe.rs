@@ -18,6 +18,7 @@ pub(crate) enum Function {
     Listen = 2 << 32,
     Allocator = 3 << 32,
     IoUringAccept = 4 << 32,
+    IoUringSlot = 5 << 32,
 }
 
 impl Function {

@@ -67,7 +67,8 @@ pub(crate) static CALLS: HashMap<u64, [u64; 2]> = HashMap::with_max_entries(1, 0
 #[map]
 pub(crate) static COUNTED: LruHashMap<u32, u8> = LruHashMap::with_max_entries(1024, 0);
 
-/// Threads inside an accept of io_uring: what fails in there is counted as that.
+/// Threads inside an accept of io_uring, with the door they were in: what fails in there is counted as
+/// that.
 #[map]
 pub(crate) static ACCEPTING: HashMap<u32, u8> = HashMap::with_max_entries(4096, 0);
 

@@ -57,7 +57,10 @@ fn report(settings: &DoctorSettings) -> DoctorReport {
     let attached = attach(&options, &mut examination.probes);
     let Attached { verdict, self_test, costs, tells_skips } = attached;
     // Where nothing is attached nothing is seen, and that is said first.
-    let is_attached = matches!(verdict, DoctorVerdict::Works | DoctorVerdict::Blind(_));
+    let is_attached = matches!(
+        verdict,
+        DoctorVerdict::Works | DoctorVerdict::Untested(_) | DoctorVerdict::Blind(_)
+    );
     let unseen = if is_attached { examination.unseen(tells_skips) } else { Vec::new() };
     DoctorReport {
         at: SystemTime::now(),
@@ -102,13 +105,18 @@ fn attach(options: &Options, probes: &mut [ProbeExamined]) -> Attached {
     let timing = Timing::start();
     let self_test = self_test::run(&mut kernel).map_err(|error| format!("{error:#}"));
     let costs = timing.map(|_| kernel.costs()).map_err(|error| format!("{error:#}"));
-    let verdict = self_test.as_ref().map_or(DoctorVerdict::Works, |test| judge(&test.checks));
+    let verdict = judge(self_test.as_ref());
     Attached { verdict, self_test, costs, tells_skips: kernel.skipped_runs().is_some() }
 }
 
 /// A self-test that could not be run says nothing against the programs that are attached.
-fn judge(checks: &[Check]) -> DoctorVerdict {
-    let missed: Vec<_> = checks
+fn judge(self_test: Result<&SelfTest, &String>) -> DoctorVerdict {
+    let test = match self_test {
+        Ok(test) => test,
+        Err(why) => return DoctorVerdict::Untested(why.clone()),
+    };
+    let missed: Vec<_> = test
+        .checks
         .iter()
         .filter(|check| !check.is_exact())
         .map(|check| {
@@ -161,14 +169,24 @@ fn sock_diag() -> Fact {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
     #[test]
     fn a_miss_is_named() {
         let check = |made, seen| Check { door: "accept", failure: "EMFILE", made, seen };
-        assert_eq!(judge(&[check(7, Some(7)), check(5, None)]), DoctorVerdict::Works);
-        let missed = judge(&[check(7, Some(7)), check(5, Some(4))]);
+        let judge =
+            |checks| judge(Ok(&SelfTest { own_namespace: Ok(()), took: Duration::ZERO, checks }));
+        assert_eq!(judge(vec![check(7, Some(7)), check(5, None)]), DoctorVerdict::Works);
+        let missed = judge(vec![check(7, Some(7)), check(5, Some(4))]);
         assert_eq!(missed, DoctorVerdict::Blind("4 of 5 accept EMFILE".to_owned()));
+    }
+
+    #[test]
+    fn what_was_not_tested_is_not_said_to_work() {
+        let why = "start a child: No such file".to_owned();
+        assert_eq!(judge(Err(&why)), DoctorVerdict::Untested(why));
     }
 
     #[test]

@@ -100,7 +100,7 @@ fn examine(settings: &DoctorSettings) -> anyhow::Result<ExitCode> {
     let runtime = runtime()?;
     let _inside = runtime.enter();
     Ok(match doctor::examine(settings, colour(settings.colour), &mut io::stdout())? {
-        Verdict::Works => ExitCode::Clean,
+        Verdict::Works | Verdict::Untested(_) => ExitCode::Clean,
         Verdict::Blind(_) | Verdict::Unsupported(_) => ExitCode::Unsupported,
         Verdict::NotPermitted(_) => ExitCode::NotPermitted,
         Verdict::Failed(_) => ExitCode::Runtime,

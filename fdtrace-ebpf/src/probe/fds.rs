@@ -5,16 +5,21 @@
 //! SCM_RIGHTS and io_uring too. `end` is the limit it met. Every file comes from alloc_empty_file()
 //! (fs/file_table.c), whose ENFILE is file-max. What has a probe of its own is left to that.
 
+use core::ffi::c_void;
+
 use aya_ebpf::{
     EbpfContext,
     macros::{fentry, fexit, kprobe, kretprobe, tracepoint},
     programs::{FEntryContext, FExitContext, ProbeContext, RetProbeContext, TracePointContext},
 };
-use fdtrace_common::{Door, FdCall, Refusal};
+use fdtrace_common::{Counter, Door, FdCall, Refusal};
 
-use super::call::{Call, EMFILE, ENFILE, sys_exit_ret};
+use super::{
+    call::{Call, EMFILE, ENFILE, sys_exit_ret},
+    uring,
+};
 use crate::{
-    count::Context,
+    count::{self, Context},
     fields::host,
     kprobe::{self, Function},
     maps::{ACCEPTING, COUNTED},
@@ -47,15 +52,6 @@ fn failed(ctx: &TracePointContext, errno: u16) {
 fn fds_fx(ctx: FExitContext) -> i32 {
     if ctx.arg::<i32>(3) == -i32::from(EMFILE) {
         no_descriptor(&ctx, Context::AllocatorExit, Some(ctx.arg(1)));
-    }
-    0
-}
-
-/// A program of its own: the place of an argument must be a constant to the compiler.
-#[fexit]
-fn fds_old_fx(ctx: FExitContext) -> i32 {
-    if ctx.arg::<i32>(4) == -i32::from(EMFILE) {
-        no_descriptor(&ctx, Context::AllocatorExit, Some(ctx.arg(2)));
     }
     0
 }
@@ -120,11 +116,8 @@ fn ran_out<C: EbpfContext>(
     noted: [u8; 2],
 ) {
     let task = Task::current();
-    if is_accepting() {
-        return;
-    }
     let door = task.door();
-    if has_own_probe(door) {
+    if is_accepting(context, door) || has_own_probe(door) {
         return;
     }
     if door == noted[0] || door == noted[1] {
@@ -177,10 +170,40 @@ fn no_pipe<C: EbpfContext>(ctx: &C, context: Context, ret: i32) {
     }
 }
 
+/// `io_fixed_fd_install(request, flags, file, slot)`: a file for an operation of io_uring is there, and
+/// ENFILE is that its table of direct descriptors is full (io_uring/filetable.c io_file_bitmap_get, v6.0+).
+#[fexit]
+fn slot_fx(ctx: FExitContext) -> i32 {
+    no_slot(&ctx, Context::SlotExit, ctx.arg(0), ctx.arg(4));
+    0
+}
+
+#[kprobe]
+fn slot_kp(ctx: ProbeContext) -> u32 {
+    Function::IoUringSlot.enter([kprobe::first(&ctx), 0]);
+    0
+}
+
+#[kretprobe]
+fn slot_kr(ctx: RetProbeContext) -> u32 {
+    if let Some([request, _]) = Function::IoUringSlot.leave() {
+        no_slot(&ctx, Context::Task, request as *const c_void, kprobe::int_result(&ctx));
+    }
+    0
+}
+
+#[inline(always)]
+fn no_slot<C: EbpfContext>(ctx: &C, context: Context, request: *const c_void, ret: i32) {
+    if ret == -i32::from(ENFILE) && !uring::is_accept(request) {
+        let call = Call::new(context, Task::current());
+        call.failed(ctx, Door::IoUring as u8, Refusal::IoUringTable as u16);
+    }
+}
+
 /// The current task enters an accept of io_uring, which has a probe of its own.
 #[fentry]
 fn uring_in_fe(_ctx: FEntryContext) -> i32 {
-    enter_accept();
+    enter_accept(Context::IoUringEntry);
     0
 }
 
@@ -192,7 +215,7 @@ fn uring_out_fx(_ctx: FExitContext) -> i32 {
 
 #[kprobe]
 fn uring_in_kp(_ctx: ProbeContext) -> u32 {
-    enter_accept();
+    enter_accept(Context::Task);
     0
 }
 
@@ -203,8 +226,13 @@ fn uring_out_kr(_ctx: RetProbeContext) -> u32 {
 }
 
 #[inline(always)]
-fn enter_accept() {
-    let _ = ACCEPTING.insert(thread(), 1, 0);
+fn enter_accept(context: Context) {
+    // SAFETY: only looked at. Still there from the last time: that return was not seen.
+    let was_inside = unsafe { ACCEPTING.get(thread()) }.is_some();
+    let door = Task::current().door();
+    if ACCEPTING.insert(thread(), door, 0).is_err() || was_inside {
+        count::count(context, Counter::ReturnUnseen);
+    }
 }
 
 #[inline(always)]
@@ -212,10 +240,20 @@ fn leave_accept() {
     let _ = ACCEPTING.remove(thread());
 }
 
+/// Whether it is in one. io_uring may do it at the end of any system call, but it never leaves that
+/// one in between: behind another door the return was missed, and what fails there is counted.
 #[inline(always)]
-fn is_accepting() -> bool {
-    // SAFETY: only looked at.
-    unsafe { ACCEPTING.get(thread()) }.is_some()
+fn is_accepting(context: Context, door: u8) -> bool {
+    // SAFETY: copied at once; no other thread has this key.
+    match unsafe { ACCEPTING.get(thread()) }.copied() {
+        None => false,
+        Some(inside) if inside == door => true,
+        Some(_) => {
+            leave_accept();
+            count::count(context, Counter::ReturnUnseen);
+            false
+        }
+    }
 }
 
 #[inline(always)]

@@ -82,10 +82,16 @@ fn uring_done_btp(ctx: BtfTracePointContext) -> i32 {
     if result >= 0 || request.is_null() {
         return 0;
     }
-    if read::<u8>(request, offset!(io_kiocb_opcode)) == Ok(ACCEPT) {
+    if is_accept(request) {
         failed(&ctx, Context::IoUring, request, result);
     }
     0
+}
+
+/// Whether a request is an accept.
+#[inline(always)]
+pub(super) fn is_accept(request: *const c_void) -> bool {
+    read::<u8>(request, offset!(io_kiocb_opcode)) == Ok(ACCEPT)
 }
 
 #[inline(always)]

@@ -100,6 +100,7 @@ fn met(reason: u16) -> Option<Met> {
     match reason {
         refusal if refusal == Refusal::InotifyInstances as u16 => Some(Met::InotifyInstances),
         refusal if refusal == Refusal::PipePages as u16 => Some(Met::PipePages),
+        refusal if refusal == Refusal::IoUringTable as u16 => Some(Met::IoUringTable),
         _ => None,
     }
 }
@@ -109,6 +110,7 @@ fn reason_of(value: u16) -> Result<Failure, DecodeError> {
         errno @ 1..=4095 => Failure::Errno(Errno(errno)),
         refusal if refusal == Refusal::InotifyInstances as u16 => Failure::Errno(Errno::EMFILE),
         refusal if refusal == Refusal::PipePages as u16 => Failure::Errno(Errno::ENFILE),
+        refusal if refusal == Refusal::IoUringTable as u16 => Failure::Errno(Errno::ENFILE),
         refusal if refusal == Refusal::AcceptQueueFull as u16 => {
             Failure::AcceptQueueFull { syn_queue_full: false }
         }

@@ -88,7 +88,8 @@ fn of_call(facts: &EpisodeFacts<'_>, errno: Errno) -> Vec<Diagnosis> {
     let failed = match (errno, report.ceiling) {
         (_, Some(Ceiling::PipePages(_))) => Failed::Pipe,
         (_, Some(Ceiling::InotifyInstances(_))) => Failed::InotifyInstance,
-        (_, Some(Ceiling::IoUringTable)) => Failed::DirectDescriptor,
+        (_, Some(Ceiling::IoUringTable)) if report.door.accepts() => Failed::DirectDescriptor,
+        (_, Some(Ceiling::IoUringTable)) => Failed::DirectFile,
         (Errno::EMFILE, _) => Failed::Descriptor,
         (Errno::ENFILE, _) => Failed::Handle,
         _ => return Vec::new(),

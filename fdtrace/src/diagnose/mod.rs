@@ -89,6 +89,8 @@ pub enum Failed {
     Handle,
     /// ENFILE of an accept by io_uring into its table of direct descriptors.
     DirectDescriptor,
+    /// ENFILE of another operation of io_uring, and the kernel said that this table is full.
+    DirectFile,
     /// EMFILE of inotify_init.
     InotifyInstance,
     /// ENFILE of pipe.
@@ -101,7 +103,8 @@ pub enum Failed {
 pub fn limits(facts: &LimitFacts<'_>) -> Vec<Diagnosis> {
     let found = match facts.failed {
         Failed::Handle => file_max::diagnose(facts).or_else(|| socket_allocation::diagnose(facts)),
-        Failed::DirectDescriptor => Some(io_uring_table::diagnose(facts)),
+        Failed::DirectDescriptor => Some(io_uring_table::of_accept(facts)),
+        Failed::DirectFile => Some(io_uring_table::of_file(facts)),
         // It needs a descriptor too.
         Failed::InotifyInstance if has_no_descriptor_left(facts) => descriptors(facts),
         Failed::InotifyInstance => Some(per_user::inotify(facts)),

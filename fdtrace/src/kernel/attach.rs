@@ -2,6 +2,7 @@
 
 use std::{
     fs::File,
+    io,
     os::fd::{AsFd as _, AsRawFd as _},
     path::Path,
 };
@@ -22,6 +23,7 @@ use super::{
     error::errno_of,
     plan::{AttachPlan, FormChoice, Planned, Refused, Request},
     probes::{FormKind, NO_FORM, POLLED_FORM, Packets, Point, Step, Wanted},
+    return_probe::ReturnProbe,
     support::{Support, forbidden},
 };
 
@@ -95,6 +97,8 @@ pub(super) struct Running {
     /// `/proc/self/fdinfo` of it, open for as long as we run: on a host that runs out of file
     /// handles nothing new can be opened.
     pub(super) info: File,
+    /// Where it is at the return of a function by a kprobe.
+    pub(super) return_probe: Option<ReturnProbe>,
 }
 
 /// Attaches every probe that is asked for in the best form that the host allows. `ids` is BTF that
@@ -238,7 +242,13 @@ impl<'a> Attacher<'a> {
             let program = self.program(name)?;
             let path = format!("/proc/self/fdinfo/{}", program.fd()?.as_fd().as_raw_fd());
             let info = File::open(&path).with_context(|| format!("open {path}"))?;
-            self.programs.push(Running { name, info });
+            let return_probe = match program {
+                Program::KProbe(program) if matches!(point, Point::Kretprobe(_)) => {
+                    program.info().ok().and_then(|info| ReturnProbe::of(info.id()))
+                }
+                _ => None,
+            };
+            self.programs.push(Running { name, info, return_probe });
         }
         Ok(())
     }
@@ -337,13 +347,18 @@ fn refused(error: ProgramError, step: &str) -> anyhow::Error {
     match error {
         ProgramError::LoadError { io_error, verifier_log } => {
             log::debug!("{step}: {io_error}: {verifier_log}");
-            match (io_error.raw_os_error(), verdict(&verifier_log.to_string())) {
-                // A policy refuses before the verifier has said a word.
-                (Some(libc::EPERM), _) | (_, None) => explain(io_error, step),
-                (_, Some(verdict)) => anyhow!("{step}: the verifier refuses it: {verdict}"),
-            }
+            not_loaded(io_error, &verifier_log.to_string(), step)
         }
         error => explain(error, step),
+    }
+}
+
+/// What bpf(2) said of a program, and what the verifier did.
+fn not_loaded(error: io::Error, log: &str, step: &str) -> anyhow::Error {
+    match (error.raw_os_error(), verdict(log)) {
+        // A policy refuses before the verifier has said a word.
+        (Some(libc::EPERM), _) | (_, None) => explain(error, step),
+        (_, Some(verdict)) => anyhow!("{step}: the verifier refuses it: {verdict}"),
     }
 }
 
@@ -384,7 +399,42 @@ pub(super) fn take(ebpf: &mut Ebpf, name: &str) -> anyhow::Result<Map> {
 
 #[cfg(test)]
 mod tests {
+    use aya::sys::SyscallError;
+
     use super::*;
+
+    #[test]
+    fn what_is_forbidden_is_told_from_what_cannot_be() {
+        let log = "0: R1=ctx()\nR2 type=inv expected=fp\nprocessed 1 insns (limit 1000000)\n";
+        let verifier = "loading x: the verifier refuses it: R2 type=inv expected=fp";
+        let forbidden = "loading x: not permitted (EPERM)";
+        let cannot = "loading x: the kernel cannot do that on this machine (ENOTSUPP)";
+        for (errno, log, is_for, says) in [
+            // A policy refuses without a word of the verifier's, or after it.
+            (libc::EPERM, "", true, forbidden),
+            (libc::EPERM, log, true, forbidden),
+            (libc::EACCES, "", true, forbidden),
+            // The verifier says EACCES and EINVAL for what a program may not do.
+            (libc::EACCES, log, false, verifier),
+            (libc::EINVAL, log, false, verifier),
+            (524, "", false, cannot),
+        ] {
+            let error = not_loaded(io::Error::from_raw_os_error(errno), log, "loading x");
+            assert_eq!(error.to_string(), says, "{errno} {log}");
+            assert_eq!(is_forbidden(&error), is_for, "{errno} {log}");
+        }
+        for (errno, is_for, says) in [
+            (libc::EPERM, true, "attaching x: not permitted (EPERM)"),
+            (524, false, "attaching x: the kernel cannot do that on this machine (ENOTSUPP)"),
+            (libc::ENOENT, false, "attaching x: "),
+        ] {
+            let io_error = io::Error::from_raw_os_error(errno);
+            let error = SyscallError { call: "bpf_link_create", io_error };
+            let error = refused(ProgramError::SyscallError(error), "attaching x");
+            assert!(error.to_string().starts_with(says), "{error}");
+            assert_eq!(is_forbidden(&error), is_for, "{errno}");
+        }
+    }
 
     #[test]
     fn the_verifier_s_word_is_found_in_its_log() {

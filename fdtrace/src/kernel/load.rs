@@ -28,6 +28,7 @@ use super::{
     probes::POLLED_FORM,
     program_log::{self, ProgramLog},
     records::{Buffer, LOG_MAP, Records},
+    return_probe::ReturnProbe,
     slots::{Count, Slots},
     support::{self, Support},
 };
@@ -225,13 +226,15 @@ impl Kernel {
     }
 
     /// How often the kernel skipped one of the programs because another was running on the same
-    /// CPU (kernel/trace/bpf_trace.c `trace_call_bpf`; counted there since v6.7). Any call can be
-    /// behind it, failed or not. `None` where the kernel does not say.
+    /// CPU (kernel/trace/bpf_trace.c `trace_call_bpf`; counted there since v6.7), or because more tasks
+    /// were inside its function than a return probe can follow. Any call can be behind it, failed or
+    /// not. `None` where the kernel does not say.
     #[must_use]
     pub fn skipped_runs(&self) -> Option<u64> {
-        self.programs
-            .iter()
-            .try_fold(0, |sum, program| Some(sum + recursion_misses(&program.info)?))
+        self.programs.iter().try_fold(0, |sum, program| {
+            let unfollowed = program.return_probe.as_ref().and_then(ReturnProbe::missed);
+            Some(sum + recursion_misses(&program.info)? + unfollowed.unwrap_or(0))
+        })
     }
 }
 

@@ -12,6 +12,7 @@ mod plan;
 mod probes;
 mod program_log;
 mod records;
+mod return_probe;
 mod slots;
 mod support;
 mod tracefs;

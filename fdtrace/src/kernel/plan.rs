@@ -157,10 +157,15 @@ mod tests {
     /// What changes where something is taken away from a host that has everything.
     #[track_caller]
     fn without(take: impl FnOnce(&mut Support), want: &str) {
+        changes(&Support::capable(), take, want);
+    }
+
+    /// The same of any host.
+    #[track_caller]
+    fn changes(host: &Support, take: impl FnOnce(&mut Support), want: &str) {
         let request = Request { fds: true, ..Request::default() };
-        let capable = Support::capable();
-        let before = forms(&capable, &request);
-        let mut less = capable;
+        let before = forms(host, &request);
+        let mut less = host.clone();
         take(&mut less);
         let after = forms(&less, &request);
         let changed = before.split(' ').zip(after.split(' '));
@@ -216,6 +221,73 @@ mod tests {
         without(|host| host.has_kprobes = false, "");
         without(|host| host.cgroup = None, "");
         without(|host| host.sys_exits.clear(), "");
+        without(|host| host.no_tracefs = Some("not mounted".to_owned()), "");
+        without(|host| _ = host.typed_tracepoints.insert("io_uring_complete", 5), "");
+        without(function("io_fixed_fd_install"), "");
+        without(|host| host.has_ipv6 = false, "");
+        let no_ipv6 = |host: &mut Support| {
+            function("tcp_v6_syn_recv_sock")(host);
+            host.has_ipv6 = false;
+        };
+        without(no_ipv6, "");
+    }
+
+    /// As the policy of a hardened host.
+    fn forbid(host: &mut Support) {
+        let point = Point::Fexit(crate::kernel::probes::OLD_ALLOC_FD);
+        host.learn(point, "not permitted".to_owned(), true);
+    }
+
+    /// Why a probe does without a form.
+    fn why(host: &Support, probe: &str, form: &str) -> String {
+        let plan = AttachPlan::from_support(host, &Request { fds: true, ..Request::default() });
+        let planned = plan.probes.iter().find(|planned| planned.probe.name == probe).unwrap();
+        planned.refused.iter().find(|refused| refused.form == form).unwrap().why.clone()
+    }
+
+    #[test]
+    fn what_the_next_best_forms_take() {
+        let mut host = Support::capable();
+        forbid(&mut host);
+        let calls = "accept=kprobe socket=kprobe socketpair=kprobe listen=kprobe";
+        let no_tracefs = |host: &mut Support| host.no_tracefs = Some("not mounted".to_owned());
+        changes(&host, no_tracefs, calls);
+        changes(&host, |host| host.sys_exits.clear(), calls);
+        let one = |host: &mut Support| assert!(host.sys_exits.remove("accept4"));
+        changes(&host, one, "accept=kprobe");
+        changes(&host, |host| host.typed_tracepoints.clear(), "io_uring=kprobe");
+        for known in [3, 7] {
+            let takes =
+                |host: &mut Support| _ = host.typed_tracepoints.insert("io_uring_complete", known);
+            changes(&host, takes, "");
+        }
+        let unknown =
+            |host: &mut Support| _ = host.typed_tracepoints.insert("io_uring_complete", 5);
+        changes(&host, unknown, "io_uring=kprobe");
+        let no_function = |host: &mut Support| _ = host.functions.remove("tcp_v6_syn_recv_sock");
+        changes(&host, no_function, "ack=cgroup_skb");
+        let no_ipv6 = |host: &mut Support| {
+            no_function(host);
+            host.has_ipv6 = false;
+        };
+        changes(&host, no_ipv6, "");
+        changes(&host, |host| host.cgroup = None, "");
+        let no_kprobes = |host: &mut Support| host.has_kprobes = false;
+        changes(&host, no_kprobes, "fds=tracepoint syn=cgroup_skb ack=cgroup_skb");
+
+        let mut less = host.clone();
+        no_tracefs(&mut less);
+        assert_eq!(why(&less, "accept", "tracepoint"), "not mounted");
+        let mut less = host.clone();
+        one(&mut less);
+        assert!(why(&less, "accept", "tracepoint").contains("sys_exit_accept4"));
+        let mut less = host.clone();
+        unknown(&mut less);
+        assert!(why(&less, "io_uring", "tp_btf").contains("has 5 arguments"));
+        let mut less = host.clone();
+        no_kprobes(&mut less);
+        changes(&less, |host| host.cgroup = None, "syn=none ack=none");
+        assert!(why(&less, "syn", "kprobe").contains("CONFIG_KPROBE_EVENTS"));
     }
 
     #[test]
@@ -225,10 +297,6 @@ mod tests {
             |host| host.has_kernel_btf = false,
             &format!("{fallen} io_uring=kprobe fds=kprobe syn=kprobe ack=kprobe"),
         );
-        let forbid = |host: &mut Support| {
-            let accept = Point::Fexit(crate::kernel::probes::OLD_ALLOC_FD);
-            host.learn(accept, "not permitted".to_owned(), true);
-        };
         without(forbid, &format!("{fallen} io_uring=tp_btf fds=kprobe syn=kprobe ack=kprobe"));
         let only_tracepoints = |host: &mut Support| {
             forbid(host);
@@ -270,13 +338,16 @@ mod tests {
             host.functions.remove("alloc_fd");
             host.functions.insert("__alloc_fd", 4);
         };
-        without(old, "");
+        // What goes with it in the form fexit takes what is younger.
+        without(old, "fds=kprobe");
         let mut host = Support::capable();
         old(&mut host);
         let plan = AttachPlan::from_support(&host, &Request { fds: true, ..Request::default() });
         let fds = plan.probes.iter().find(|planned| planned.probe.name == "fds").unwrap();
         let (_, steps) = fds.chosen.as_ref().unwrap();
-        assert!(steps.iter().any(|step| step.point.name() == "fexit/__alloc_fd"));
+        for point in ["kprobe/__alloc_fd", "kretprobe/__alloc_fd"] {
+            assert!(steps.iter().any(|step| step.point.name() == point), "{point}");
+        }
     }
 
     #[test]

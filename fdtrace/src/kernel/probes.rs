@@ -150,10 +150,9 @@ pub(super) const NO_FORM: &str = "none";
 /// The form of `syn` and `ack` then: counters and listeners are polled, by others than this stage.
 pub(super) const POLLED_FORM: &str = "sock_diag";
 
-/// The allocator of descriptors before 5.11: it takes the table first.
+/// The allocator of descriptors before 5.11: it takes the table first. (It has no form `fexit`: what goes
+/// with it takes bpf_get_func_ret(), which is younger.)
 pub(super) const OLD_ALLOC_FD: Function = function("__alloc_fd", 4);
-/// The program for its exit: arguments are at other places.
-pub(super) const OLD_ALLOC_FX: &str = "fds_old_fx";
 
 const fn function(name: &'static str, arguments: u32) -> Function {
     Function { name, arguments: (arguments, arguments) }
@@ -194,6 +193,7 @@ const LISTEN: Function = function("__sys_listen", 2);
 const IO_ACCEPT: Function = function("io_accept", 2);
 const ALLOC_FD: Function = function("alloc_fd", 3);
 const ALLOC_FILE: Function = function("alloc_empty_file", 2);
+const IO_SLOT: Function = function("io_fixed_fd_install", 4);
 const INOTIFY: Function = function("do_inotify_init", 1);
 const PIPE: Function = function("create_pipe_files", 2);
 const SYN: Function = function("tcp_conn_request", 4);
@@ -299,6 +299,7 @@ pub(super) const PROBES: [Probe; 8] = [
                     fexit("files_fx", ALLOC_FILE),
                     optional("inotify_fx", Point::Fexit(INOTIFY)),
                     optional("pipe_fx", Point::Fexit(PIPE)),
+                    optional("slot_fx", Point::Fexit(IO_SLOT)),
                 ],
             },
             Form {
@@ -311,6 +312,8 @@ pub(super) const PROBES: [Probe; 8] = [
                     kretprobe("files_kr", ALLOC_FILE),
                     optional("inotify_kr", Point::Kretprobe(INOTIFY)),
                     optional("pipe_kr", Point::Kretprobe(PIPE)),
+                    optional("slot_kr", Point::Kretprobe(IO_SLOT)),
+                    optional("slot_kp", Point::Kprobe(IO_SLOT)),
                 ],
             },
             Form { kind: FormKind::Tracepoint, steps: &FD_CALL_EXITS },

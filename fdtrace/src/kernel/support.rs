@@ -12,7 +12,7 @@ use fdtrace_common::Host;
 use super::{
     HostError,
     btf::Btf,
-    probes::{Absence, Function, OLD_ALLOC_FD, OLD_ALLOC_FX, PROBES, Point, Step},
+    probes::{Absence, Function, OLD_ALLOC_FD, PROBES, Point, Step},
     records::Buffer,
     tracefs,
 };
@@ -220,19 +220,12 @@ impl Support {
                 && !self.functions.contains_key("alloc_fd")
                 && self.functions.contains_key(OLD_ALLOC_FD.name)
         };
-        let (program, point) = match step.point {
-            Point::Fexit(function) if is_old(function) => {
-                (OLD_ALLOC_FX, Point::Fexit(OLD_ALLOC_FD))
-            }
-            Point::Kprobe(function) if is_old(function) => {
-                (step.program, Point::Kprobe(OLD_ALLOC_FD))
-            }
-            Point::Kretprobe(function) if is_old(function) => {
-                (step.program, Point::Kretprobe(OLD_ALLOC_FD))
-            }
-            point => (step.program, point),
+        let point = match step.point {
+            Point::Kprobe(function) if is_old(function) => Point::Kprobe(OLD_ALLOC_FD),
+            Point::Kretprobe(function) if is_old(function) => Point::Kretprobe(OLD_ALLOC_FD),
+            point => point,
         };
-        Step { program, point, ..step }
+        Step { point, ..step }
     }
 
     /// What the programs branch on. With a perf buffer they do without anything that kernels which

@@ -30,8 +30,10 @@ pub struct DoctorReport {
 /// Whether the main job can be done: to see which process cannot accept.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum DoctorVerdict {
-    /// Yes.
+    /// Yes: it was tried.
     Works,
+    /// It is attached, and why nobody tried whether it sees anything.
+    Untested(String),
     /// It is attached, and the self-test shows that it does not see what it should.
     Blind(String),
     /// The host lacks something or forbids it; what, and what to do.

@@ -77,6 +77,8 @@ pub enum Met {
     InotifyInstances,
     /// Pages of the user's pipes.
     PipePages,
+    /// The table of direct descriptors of an io_uring.
+    IoUringTable,
 }
 
 /// Which limit was reached.
@@ -159,14 +161,16 @@ impl SystemLimits {
                 Some(Ceiling::InotifyInstances(self.inotify_instances))
             }
             (_, Some(Met::PipePages)) => Some(Ceiling::PipePages(self.pipe_pages)),
+            (_, Some(Met::IoUringTable)) => Some(Ceiling::IoUringTable),
             (Errno::EMFILE, Some(Met::Descriptors(limit))) => Some(self.of_descriptors(limit)),
             (Errno::EMFILE, None) => self.met_by(door, usage, soft),
-            (Errno::ENFILE, _) if door == Door::IoUringAcceptDirect => Some(Ceiling::IoUringTable),
             (Errno::ENFILE, _) => {
                 let FileHandles { used, max } = self.handles?;
                 let is_pipe = matches!(door, Door::Call("pipe" | "pipe2"));
                 match self.pipe_pages {
                     _ if used >= max => Some(Ceiling::FileMax(max)),
+                    // Else there was no memory for a socket, which is rare.
+                    _ if door == Door::IoUringAcceptDirect => Some(Ceiling::IoUringTable),
                     // The only other reason that a pipe has, but for memory (fs/pipe.c
                     // alloc_pipe_info, create_pipe_files, v6.18).
                     Some(most) if is_pipe && most > 0 => Some(Ceiling::PipePages(Some(most))),
@@ -252,10 +256,16 @@ mod tests {
         assert_eq!(pipe, Some(Ceiling::NoFile(64)));
         assert_eq!(met(inotify, process, Some(Met::InotifyInstances), full), instances);
         assert_eq!(met(Door::Accept, system, None, full), Some(Ceiling::FileMax(500)));
-        let direct = met(Door::IoUringAcceptDirect, system, None, full);
-        assert_eq!(direct, Some(Ceiling::IoUringTable));
+        // The file comes first, then its place in the table.
+        let direct = Door::IoUringAcceptDirect;
+        assert_eq!(met(direct, system, None, full), Some(Ceiling::FileMax(500)));
+        let slot = met(Door::IoUring, system, Some(Met::IoUringTable), full);
+        assert_eq!(slot, Some(Ceiling::IoUringTable));
         let roomy = SystemLimits { handles: Some(FileHandles { used: 1, max: 500 }), ..host };
         assert_eq!(roomy.ceiling(Door::Accept, system, None, &full), None);
+        assert_eq!(roomy.ceiling(direct, system, None, &full), Some(Ceiling::IoUringTable));
+        let unread = SystemLimits { handles: None, ..host };
+        assert_eq!(unread.ceiling(direct, system, None, &full), None);
         let pipe = Door::Call("pipe2");
         let pages = Some(Ceiling::PipePages(Some(64)));
         assert_eq!(roomy.ceiling(pipe, system, None, &full), pages);

@@ -103,6 +103,8 @@ fn works() {
     let kernel = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap();
     assert_eq!(found["kernel"], kernel.trim());
     assert_eq!(fact(&found, "capabilities")["state"], "good");
+    let value = fact(&found, "capabilities")["value"].as_str().unwrap();
+    assert!(value.contains("CAP_BPF, CAP_PERFMON, CAP_NET_ADMIN, "), "{value}");
 
     // Both accepts were measured, and what was measured ran.
     assert_eq!(found["cost"]["not_measured"], Value::Null);
@@ -145,23 +147,42 @@ fn same_forms() {
     }
 }
 
-/// The next best form is tested too, where there is one.
+/// Every form of every probe is tested too, not only the best: the second of all that have one at
+/// once, and so on.
 fn form_asked_for() {
-    let found = doctor(&[]);
-    let accept = list(&found, "/probes").iter().find(|probe| probe["probe"] == "accept").unwrap();
-    for form in list(accept, "/forms") {
-        let name = form["form"].as_str().unwrap();
-        let asked = format!("accept={name}");
-        let args = ["doctor", "--json", "--form", &asked];
-        if form["outcome"] == "works" {
-            let found = doctor(&args[2..]);
-            assert_eq!(forms(&found["probes"])["accept"], name);
-            assert_exact(&found);
-        } else {
-            let found = parse(&run_to_end(&args, || Ok(())), 3);
-            assert_eq!(found["verdict"], "unsupported");
-            assert!(found["why"].as_str().unwrap().contains("Without --form"), "{found:#}");
+    let found = doctor(&["--fds"]);
+    let asked = |probe: &Value, form: &Value| {
+        // As --form calls them: what belongs to fexit, and what belongs to tracepoint.
+        let choice = match form["form"].as_str().unwrap() {
+            "fentry" => "fexit",
+            "tp_btf" | "cgroup_skb" => "tracepoint",
+            other => other,
+        };
+        format!("--form={}={choice}", probe["probe"].as_str().unwrap())
+    };
+    for place in 0..3 {
+        let mut args = vec!["--fds".to_owned()];
+        let mut expected = forms(&found["probes"]);
+        for probe in list(&found, "/probes") {
+            match list(probe, "/forms").get(place) {
+                Some(form) if form["outcome"] == "works" => {
+                    let text = |value: &Value| value.as_str().unwrap().to_owned();
+                    expected.insert(text(&probe["probe"]), text(&form["form"]));
+                    args.push(asked(probe, form));
+                }
+                Some(form) => {
+                    let asked = asked(probe, form);
+                    let args = ["doctor", "--json", "--fds", &asked];
+                    let found = parse(&run_to_end(&args, || Ok(())), 3);
+                    assert_eq!(found["verdict"], "unsupported");
+                    assert!(found["why"].as_str().unwrap().contains("Without --form"), "{asked}");
+                }
+                None => {}
+            }
         }
+        let found = doctor(&args.iter().map(String::as_str).collect::<Vec<_>>());
+        assert_eq!(forms(&found["probes"]), expected, "{args:?}");
+        assert_exact(&found);
     }
 }
 
@@ -219,7 +240,9 @@ fn without_admin() {
         drop_capability(CAP_SYS_ADMIN)
     };
     let found = parse(&run_to_end(&["doctor", "--json"], prepare), 0);
-    assert_eq!(fact(&found, "capabilities")["value"], "missing CAP_SYS_ADMIN");
+    let value = fact(&found, "capabilities")["value"].as_str().unwrap();
+    assert!(value.starts_with("held CAP_BPF, CAP_PERFMON, "), "{value}");
+    assert!(value.ends_with("; missing CAP_SYS_ADMIN"), "{value}");
     assert_eq!(found["self_test"]["own_namespace"], false);
     assert_exact(&found);
     let why = found["cost"]["not_measured"].as_str().unwrap();

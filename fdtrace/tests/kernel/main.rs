@@ -9,6 +9,7 @@
 mod support;
 
 mod attribution;
+mod btf;
 mod daemon;
 mod doctor;
 mod doors;
@@ -16,6 +17,7 @@ mod episodes;
 mod errnos;
 mod exactness;
 mod faults;
+mod forms;
 mod host;
 mod odd_hosts;
 mod queue_workload;
@@ -48,6 +50,8 @@ fn main() -> ExitCode {
     arguments.test_threads.get_or_insert(1);
     let tests = [
         host::TESTS,
+        forms::TESTS,
+        btf::TESTS,
         doctor::TESTS,
         odd_hosts::TESTS,
         exactness::TESTS,

@@ -115,6 +115,7 @@ fn a_limit_that_the_errno_does_not_tell_is_told() {
     for (code, errno, met) in [
         (Refusal::InotifyInstances, Errno::EMFILE, Met::InotifyInstances),
         (Refusal::PipePages, Errno::ENFILE, Met::PipePages),
+        (Refusal::IoUringTable, Errno::ENFILE, Met::IoUringTable),
     ] {
         bytes[reason..reason + 2].copy_from_slice(&(code as u16).to_ne_bytes());
         let event = failure(&bytes).unwrap();

@@ -73,6 +73,9 @@ fn inotify_and_io_uring() {
     assert_eq!(of(None, None), (Cause::InotifyInstances, Certainty::Likely));
     assert_eq!(of(Some(90), Some(1024)).0, Cause::HardLimitLow, "it needs a descriptor too");
     let found = limits(&facts(&own, Failed::DirectDescriptor));
+    assert_eq!((found[0].cause, found[0].certainty), (Cause::IoUringTable, Certainty::Likely));
+    assert!(found[0].unknown[0].contains("memory for a socket"), "{:?}", found[0].unknown);
+    let found = limits(&facts(&own, Failed::DirectFile));
     assert_eq!((found[0].cause, found[0].certainty), (Cause::IoUringTable, Certainty::Certain));
 }
 

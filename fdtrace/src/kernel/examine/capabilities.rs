@@ -52,9 +52,18 @@ pub(super) const USED: [Capability; 6] = [
     },
 ];
 
-/// What is missing in a set of effective capabilities.
+const fn has(effective: u64, number: u32) -> bool {
+    effective >> number & 1 == 1
+}
+
+/// Which of those that fdtrace uses are in a set of effective capabilities.
+pub(super) fn held(effective: u64) -> Vec<&'static Capability> {
+    USED.iter().filter(|capability| has(effective, capability.number)).collect()
+}
+
+/// What is missing in it.
 pub(super) fn missing(effective: u64) -> Vec<&'static Capability> {
-    let has = |number: u32| effective >> number & 1 == 1;
+    let has = |number: u32| has(effective, number);
     let is_missing = |capability: &&Capability| {
         !(has(capability.number) || (capability.is_of_admin && has(CAP_SYS_ADMIN)))
     };
@@ -79,5 +88,8 @@ mod tests {
         );
         let trace = 1 << 39 | 1 << 38 | 1 << 19 | 1 << 2 | 1 << 12;
         assert_eq!(names(trace), ["CAP_SYS_ADMIN"]);
+        assert_eq!(held(0).len(), 0);
+        assert_eq!(held(u64::MAX).len(), USED.len());
+        assert_eq!(held(1 << 39 | 1 << 5)[0].name, "CAP_BPF");
     }
 }

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use super::{
-    capabilities::{CAP_SYS_ADMIN, missing},
+    capabilities::{CAP_SYS_ADMIN, Capability, held, missing},
     host::HostFacts,
 };
 use crate::{
@@ -49,12 +49,15 @@ fn capabilities(effective: Option<u64>) -> Fact {
             "mount proc on /proc",
         );
     };
-    let missing = missing(effective);
+    let names = |all: &[&Capability]| {
+        all.iter().map(|capability| capability.name).collect::<Vec<_>>().join(", ")
+    };
+    let (held, missing) = (held(effective), missing(effective));
     if missing.is_empty() {
-        return fact(name, Good, "all that fdtrace uses");
+        return fact(name, Good, format!("all that fdtrace uses: {}", names(&held)));
     }
-    let names: Vec<_> = missing.iter().map(|capability| capability.name).collect();
-    let value = format!("missing {}", names.join(", "));
+    let held = if held.is_empty() { "none".to_owned() } else { names(&held) };
+    let value = format!("held {held}; missing {}", names(&missing));
     let is_able = may_trace(effective);
     let lost: Vec<_> = missing
         .iter()
@@ -174,7 +177,8 @@ fn cgroup(place: Option<&Path>) -> Fact {
         Some(place) => fact("cgroup_v2", Good, place.display().to_string()),
         None => with(
             fact("cgroup_v2", Less, "not mounted"),
-            "there is no form cgroup_skb, and processes have no unit and no container",
+            "there is no form cgroup_skb, and processes have a unit and a container only where a \
+             hierarchy of version 1 tells them",
             "mount -t cgroup2 none /sys/fs/cgroup/unified",
         ),
     }
@@ -290,7 +294,10 @@ pub(super) mod tests {
         without(|host| host.capabilities = Some(0), "capabilities", Bad);
         without(|host| host.capabilities = None, "capabilities", Unknown);
         let fact = without(|host| host.capabilities = Some(1 << 21), "capabilities", Less);
-        assert_eq!(fact.value, "missing CAP_NET_ADMIN, CAP_SYS_PTRACE, CAP_DAC_READ_SEARCH");
+        assert_eq!(
+            fact.value,
+            "held CAP_SYS_ADMIN; missing CAP_NET_ADMIN, CAP_SYS_PTRACE, CAP_DAC_READ_SEARCH"
+        );
         assert!(fact.consequence.unwrap().contains("(CAP_SYS_PTRACE)"));
     }
 }

@@ -127,6 +127,7 @@ impl<'a> Report<'a> {
         let at = Timestamp::try_from(*at).unwrap_or_default();
         let (verdict, why) = match verdict {
             DoctorVerdict::Works => ("works", None),
+            DoctorVerdict::Untested(why) => ("untested", Some(why.as_str())),
             DoctorVerdict::Blind(why) => ("blind", Some(why.as_str())),
             DoctorVerdict::Unsupported(why) => ("unsupported", Some(why.as_str())),
             DoctorVerdict::NotPermitted(why) => ("not_permitted", Some(why.as_str())),

@@ -74,7 +74,11 @@ fn working() -> DoctorReport {
         machine: "x86_64",
         verdict: DoctorVerdict::Works,
         facts: vec![
-            good("capabilities", "all that fdtrace uses"),
+            good(
+                "capabilities",
+                "all that fdtrace uses: CAP_BPF, CAP_PERFMON, CAP_NET_ADMIN, CAP_SYS_PTRACE, \
+                 CAP_DAC_READ_SEARCH, CAP_SYS_ADMIN",
+            ),
             good("btf", "/sys/kernel/btf/vmlinux"),
             less(
                 "kprobes",
@@ -195,6 +199,8 @@ fn the_first_line_is_the_answer() {
         verdict(DoctorVerdict::Blind("4 of 5 accept EMFILE".to_owned())).contains("4 of 5 accept")
     );
     assert_eq!(verdict(DoctorVerdict::Failed("x".to_owned())), "fdtrace cannot start here: x");
+    let untested = verdict(DoctorVerdict::Untested("no child".to_owned()));
+    assert!(untested.starts_with("fdtrace is attached here, but was not tested (no child): "));
 }
 
 #[test]
@@ -256,7 +262,10 @@ fn json_is_as_the_schema_says() {
     wrong.verdict = DoctorVerdict::Blind("x".to_owned());
     wrong.probes[0].forms[0].outcome = FormOutcome::Failed("x".to_owned());
     wrong.self_test.as_mut().unwrap().own_namespace = Err("x".to_owned());
-    for report in [working(), forbidden_report(), wrong] {
+    let mut untested = working();
+    untested.verdict = DoctorVerdict::Untested("x".to_owned());
+    untested.self_test = Err("x".to_owned());
+    for report in [working(), forbidden_report(), wrong, untested] {
         let value = value(&report);
         let errors: Vec<_> = schema.iter_errors(&value).map(|error| error.to_string()).collect();
         assert!(errors.is_empty(), "{value:#}\n{errors:#?}");

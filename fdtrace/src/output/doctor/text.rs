@@ -48,7 +48,11 @@ pub fn doctor_text(report: &DoctorReport, colour: Colour) -> String {
 
 fn verdict(text: &mut String, report: &DoctorReport, colour: Colour) {
     let (code, line) = match &report.verdict {
-        DoctorVerdict::Works => (32, works(report)),
+        DoctorVerdict::Works => (32, format!("fdtrace works here: {}", forms(report))),
+        DoctorVerdict::Untested(why) => {
+            let forms = forms(report);
+            (33, format!("fdtrace is attached here, but was not tested ({why}): {forms}"))
+        }
         DoctorVerdict::Blind(what) => {
             (31, format!("fdtrace attaches here but does not see everything: {what} were counted"))
         }
@@ -66,8 +70,8 @@ fn verdict(text: &mut String, report: &DoctorReport, colour: Colour) {
     };
 }
 
-/// `fdtrace works here: failed accepts by fexit, refused clients by fentry and kprobe`
-fn works(report: &DoctorReport) -> String {
+/// `failed accepts by fexit, refused clients by fentry (SYN) and kprobe (last ACK)`
+fn forms(report: &DoctorReport) -> String {
     let (syn, ack) = (report.form("syn"), report.form("ack"));
     let clients = match (syn, ack) {
         ("none", "none") => "refused clients not seen".to_owned(),
@@ -75,7 +79,7 @@ fn works(report: &DoctorReport) -> String {
         (syn, ack) if syn == ack => format!("refused clients by {syn}"),
         (syn, ack) => format!("refused clients by {syn} (SYN) and {ack} (last ACK)"),
     };
-    format!("fdtrace works here: failed accepts by {}, {clients}", report.form("accept"))
+    format!("failed accepts by {}, {clients}", report.form("accept"))
 }
 
 fn fact(text: &mut String, fact: &Fact, colour: Colour) {
@@ -216,6 +220,7 @@ fn costs(text: &mut String, report: &DoctorReport) {
         cost.nanos_per_run().map_or_else(|| "-".to_owned(), |nanos| nanos.to_string())
     };
     let jited = |cost: &ProgramCost| match cost.is_jited {
+        _ if cost.runs == 0 => "not exercised",
         Some(false) => "interpreted",
         Some(true) | None => "",
     };

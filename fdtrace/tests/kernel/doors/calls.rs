@@ -1,10 +1,14 @@
 //! Every call that gives out a descriptor, made with none to give.
 
 use std::{
+    cell::Cell,
     collections::BTreeMap,
     ffi::CStr,
     fs::File,
-    os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd, RawFd},
+    os::{
+        fd::{AsRawFd as _, FromRawFd as _, OwnedFd, RawFd},
+        unix::net::UnixStream,
+    },
 };
 
 use nix::{
@@ -59,9 +63,11 @@ fn parent(answer: c_long) -> c_long {
 
 const FILE: &CStr = c"/dev/null";
 const ROOT: &CStr = c"/";
-/// Not in libc: linux/nsfs.h, linux/userfaultfd.h.
+/// Not in libc: linux/nsfs.h, linux/userfaultfd.h, asm-generic/socket.h, linux/mount.h.
 const NS_GET_USERNS: c_long = 0xb701;
 const UFFD_USER_MODE_ONLY: c_int = 1;
+const SO_PEERPIDFD: c_int = 77;
+const FSCONFIG_CMD_CREATE: c_int = 6;
 const PERF_TYPE_SOFTWARE: u32 = 1;
 const PERF_COUNT_SW_DUMMY: u64 = 9;
 const BPF_MAP_CREATE: c_int = 0;
@@ -157,8 +163,7 @@ const EVERYWHERE: &[Call] = &[
         arguments[4] = u64::from(libc::SIGCHLD.cast_unsigned());
         parent(call!(SYS_clone3, &raw mut arguments, size_of_val(&arguments)))
     }),
-    // A call that fdtrace has no name for.
-    named("seccomp SECCOMP_FILTER_FLAG_NEW_LISTENER", "other", |_| {
+    named("seccomp SECCOMP_FILTER_FLAG_NEW_LISTENER", "seccomp", |_| {
         let allow = libc::BPF_RET | libc::BPF_K;
         let code = u16::try_from(allow).unwrap();
         let mut filter = libc::sock_filter { code, jt: 0, jf: 0, k: libc::SECCOMP_RET_ALLOW };
@@ -167,7 +172,28 @@ const EVERYWHERE: &[Call] = &[
             (libc::SECCOMP_SET_MODE_FILTER, libc::SECCOMP_FILTER_FLAG_NEW_LISTENER);
         call!(SYS_seccomp, operation, flag, &raw mut program)
     }),
+    // A call that fdtrace has no name for.
+    named("getsockopt SO_PEERPIDFD", "other", |o| {
+        let (mut pidfd, mut size) = (-1_i32, size_of::<i32>());
+        let answer = call!(
+            SYS_getsockopt,
+            o.pair.0.as_raw_fd(),
+            libc::SOL_SOCKET,
+            SO_PEERPIDFD,
+            &raw mut pidfd,
+            &raw mut size
+        );
+        if answer < 0 { answer } else { c_long::from(pidfd) }
+    }),
 ];
+
+/// Calls that can be made once for each thing that was prepared, failed or not: [`PREPARED`] times.
+const ONCE: &[Call] = &[door("fsmount", |o| {
+    let place = o.used.get();
+    o.used.set(place + 1);
+    call!(SYS_fsmount, o.contexts[place].as_raw_fd(), 0, 0)
+})];
+pub(super) const PREPARED: usize = 17;
 
 /// Calls that newer architectures such as arm64 never had.
 #[cfg(target_arch = "x86_64")]
@@ -246,6 +272,10 @@ struct Handle {
 pub(super) struct Objects {
     listener: OwnedFd,
     namespace: File,
+    pair: (UnixStream, UnixStream),
+    /// File systems that can be mounted, and how many were tried.
+    contexts: Vec<OwnedFd>,
+    used: Cell<usize>,
     /// -1 where the kernel has none.
     pidfd: RawFd,
     mount: File,
@@ -256,6 +286,9 @@ impl Objects {
     pub(super) fn open() -> Self {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap().into();
         let namespace = File::open("/proc/self/ns/net").unwrap();
+        let pair = UnixStream::pair().unwrap();
+        let contexts = (0..PREPARED).map(|_| file_system()).collect();
+        let used = Cell::new(0);
         let pidfd = RawFd::try_from(call!(SYS_pidfd_open, std::process::id(), 0)).unwrap();
         let mount = File::open("/dev/shm").unwrap();
         let mut handle = Handle { bytes: 128, kind: 0, opaque: [0; 128] };
@@ -269,8 +302,19 @@ impl Objects {
             &raw mut mount_id,
             0
         );
-        Self { listener, namespace, pidfd, mount, handle }
+        Self { listener, namespace, pair, contexts, used, pidfd, mount, handle }
     }
+}
+
+/// A tmpfs that can be mounted; without the rights or the calls something else, and the call says so.
+fn file_system() -> OwnedFd {
+    let context = call!(SYS_fsopen, c"tmpfs".as_ptr(), 0);
+    let Ok(context @ 0..) = RawFd::try_from(context) else {
+        return File::open("/dev/null").unwrap().into();
+    };
+    call!(SYS_fsconfig, context, FSCONFIG_CMD_CREATE, 0, 0, 0);
+    // SAFETY: the kernel has just given us the descriptor.
+    unsafe { OwnedFd::from_raw_fd(context) }
 }
 
 impl Call {
@@ -316,7 +360,7 @@ pub(super) fn run(spec: &Spec<'_>) {
             }
         }
         Some(name) => {
-            let call = all().find(|call| call.name == name).unwrap();
+            let call = all().chain(ONCE).find(|call| call.name == name).unwrap();
             let times = spec.number("failures", 1) as u64;
             answers.insert(name.to_owned(), call.repeat(&objects, times));
         }

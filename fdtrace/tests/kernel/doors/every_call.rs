@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use super::{
-    calls::{self, LIMIT, NOT_EXHAUSTED},
+    calls::{self, LIMIT, NOT_EXHAUSTED, PREPARED},
     fdtrace,
     seen::{Sight, assert_counted, counted},
 };
@@ -12,6 +12,7 @@ use crate::{Test, support::number, workload::Workload};
 pub(super) const TESTS: &[Test] = &[
     ("every_call_at_its_limit", every_call_at_its_limit),
     ("half_a_pair_is_one_failure", half_a_pair_is_one_failure),
+    ("mounts_at_the_limit", mounts),
     ("a_bad_argument_at_the_limit_is_no_exhaustion", bad_arguments),
     ("without_fds_only_what_takes_clients_is_counted", without_fds),
     ("an_open_that_fails_has_an_episode_and_its_limit", an_open_has_an_episode),
@@ -28,7 +29,7 @@ fn failures(answers: &Value) -> Vec<(&'static str, &'static str, u64)> {
             failures.push((call.door, "EMFILE", count));
         } else {
             // The kernel was built without it, or it is switched off.
-            let absent = ["ENOSYS", "EOPNOTSUPP"];
+            let absent = ["ENOSYS", "EOPNOTSUPP", "ENOPROTOOPT"];
             let is_absent = absent.iter().any(|errno| *answer == json!({ *errno: count }));
             assert!(is_absent, "{}: {answer}", call.name);
             println!("  {}: not on this kernel: {answer}", call.name);
@@ -65,6 +66,16 @@ fn half_a_pair_is_one_failure() {
     for (pid, door, times) in truth {
         assert_counted(&run, pid, &[(door, "EMFILE", times)]);
     }
+}
+
+/// Each attempt takes a file system that nobody tried to mount.
+fn mounts() {
+    let fdtrace = fdtrace(&["--fds"]);
+    let failures = PREPARED as u64;
+    let mut workload = Workload::start(&format!("doors=calls call=fsmount failures={failures}"));
+    workload.go();
+    assert_eq!(workload.done()["answers"]["fsmount"], json!({ "EMFILE": failures }));
+    assert_counted(&fdtrace.stop(), workload.pid(), &[("fsmount", "EMFILE", failures)]);
 }
 
 fn bad_arguments() {

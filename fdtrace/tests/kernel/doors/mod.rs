@@ -7,6 +7,7 @@ mod compat;
 mod every_call;
 mod own_limits;
 mod passed;
+mod returns;
 mod seen;
 mod system;
 mod table;
@@ -24,6 +25,7 @@ pub(crate) const TESTS: &[&[Test]] = &[
     compat::TESTS,
     own_limits::TESTS,
     passed::TESTS,
+    returns::TESTS,
     uring_accepts::TESTS,
     uring_others::TESTS,
     system::TESTS,
@@ -42,6 +44,7 @@ pub(crate) fn run(spec: &str) {
         "compat" => compat::run(&spec),
         "own" => own_limits::run(&spec),
         "passed" => passed::run(&spec),
+        "returns" => returns::run(&spec),
         "uring" => uring::run(&spec),
         "file_max" => system::run_file_max(&spec),
         "nr_open" => system::run_nr_open(&spec),
@@ -50,7 +53,7 @@ pub(crate) fn run(spec: &str) {
 }
 
 /// Whether this is a virtual machine that nobody else uses, as `cargo xtask vm` makes it.
-fn is_own_system() -> bool {
+pub(crate) fn is_own_system() -> bool {
     std::env::var_os("FDTRACE_VM").is_some_and(|value| value == "1")
 }
 

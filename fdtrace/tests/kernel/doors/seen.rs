@@ -2,10 +2,10 @@
 
 use std::collections::BTreeMap;
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::is_own_system;
-use crate::support::{Run, number};
+use crate::support::{Fdtrace, Run, number};
 
 /// How a run observed what these tests do, as it said itself when it started.
 pub(super) struct Sight {
@@ -17,8 +17,18 @@ pub(super) struct Sight {
 impl Sight {
     #[track_caller]
     pub(super) fn of(run: &Run) -> Self {
-        let started = run.of_kind("started", &json!({}));
-        let probes = started[0]["probes"].as_array().unwrap();
+        Self::of_start(run.of_kind("started", &json!({}))[0])
+    }
+
+    /// The same of one that goes on.
+    #[track_caller]
+    pub(super) fn now(fdtrace: &mut Fdtrace) -> Self {
+        Self::of_start(&fdtrace.reported("started", &json!({})))
+    }
+
+    #[track_caller]
+    fn of_start(started: &Value) -> Self {
+        let probes = started["probes"].as_array().unwrap();
         let form = |name: &str| {
             let probe = probes.iter().find(|probe| probe["probe"] == name);
             probe.map_or("", |probe| probe["form"].as_str().unwrap()).to_owned()

@@ -4,6 +4,7 @@
 use std::{
     collections::BTreeMap,
     fs,
+    net::{TcpListener, TcpStream},
     os::fd::{AsRawFd as _, OwnedFd},
     path::PathBuf,
 };
@@ -19,6 +20,7 @@ use super::{
     fdtrace,
     seen::assert_counted,
     table,
+    uring::Asker,
 };
 use crate::{
     Test,
@@ -36,6 +38,8 @@ const NOBODY: u32 = 54_321;
 /// More than these tests let anybody have.
 const SOFT: usize = 4096;
 const NR_OPEN: usize = 256;
+/// Direct descriptors, which need a file but no descriptor.
+const SLOTS: usize = 8;
 /// How far `/proc/sys/fs/file-nr` may be off: it leaves out up to 31 of each CPU
 /// (`percpu_counter_batch`).
 const FILE_NR_OFF_BY: u64 = 64;
@@ -66,17 +70,29 @@ pub(super) fn run_file_max(spec: &Spec<'_>) {
     table::limit(SOFT);
     setuid(Uid::from_raw(NOBODY)).unwrap();
     let objects = Objects::open();
-    exhaust(spec, &objects, &WITH_A_FILE, Errno::ENFILE);
+    // Clients wait, so that an accept is answered also where somebody gives a file back.
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    let _clients: Vec<_> = (0..SLOTS).map(|_| TcpStream::connect(address).unwrap()).collect();
+    let accepts = Spec("op=direct slots=8");
+    let direct = Asker::new(&accepts, listener.as_raw_fd());
+    exhaust(spec, &objects, &WITH_A_FILE, Errno::ENFILE, direct.ok());
 }
 
 /// Takes every descriptor below `fs.nr_open`, and so on.
 pub(super) fn run_nr_open(spec: &Spec<'_>) {
     table::limit(SOFT);
     let objects = Objects::open();
-    exhaust(spec, &objects, &["accept4", "socket", "openat", "dup", "pipe2"], Errno::EMFILE);
+    exhaust(spec, &objects, &["accept4", "socket", "openat", "dup", "pipe2"], Errno::EMFILE, None);
 }
 
-fn exhaust(spec: &Spec<'_>, objects: &Objects, names: &[&str], errno: Errno) {
+fn exhaust(
+    spec: &Spec<'_>,
+    objects: &Objects,
+    names: &[&str],
+    errno: Errno,
+    direct: Option<Asker>,
+) {
     say("ready", &json!({ "soft": SOFT }));
     wait();
     let open = |name| calls::all().find(|call| call.name == name).unwrap();
@@ -106,6 +122,11 @@ fn exhaust(spec: &Spec<'_>, objects: &Objects, names: &[&str], errno: Errno) {
             }
         }
         *failures.entry(name).or_default() += failed;
+    }
+    if let Some(mut direct) = direct {
+        let wanted = spec.number("failures", 1) + 2 * names.len();
+        direct.fail(wanted, errno);
+        failures.insert("io_uring_accept_direct", wanted);
     }
     if errno == Errno::ENFILE {
         for name in WITHOUT_A_FILE {
@@ -171,10 +192,14 @@ fn file_max() {
             "failure": "ENFILE",
             "door": door,
             "file_handles": { "max": max },
+            "limit": { "kind": "file_max", "value": max },
         })
     };
     let mut opened = Vec::new();
-    for door in ["openat", "accept4"] {
+    // In its table of direct descriptors there is room.
+    let direct = "io_uring_accept_direct";
+    let has_direct = !done["failures"][direct].is_null();
+    for door in ["openat", "accept4"].into_iter().chain(has_direct.then_some(direct)) {
         opened.push(fdtrace.reported("episode_opened", &fields(door)));
     }
     drop(setting);

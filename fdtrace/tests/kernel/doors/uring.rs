@@ -2,6 +2,7 @@
 
 use std::{
     collections::BTreeMap,
+    io::Write as _,
     net::TcpListener,
     os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd, RawFd},
     ptr,
@@ -17,11 +18,13 @@ use crate::workload::{Spec, Workload, say, wait};
 /// Its soft limit.
 pub(super) const LIMIT: usize = 64;
 
+static HOW: types::OpenHow = types::OpenHow::new();
 const ACCEPT: u64 = 1;
 const CANCEL: u64 = 2;
+const GATE: u64 = 3;
 
 /// A ring and what to ask it for, again and again.
-struct Asker {
+pub(super) struct Asker {
     ring: IoUring,
     entry: squeue::Entry,
     /// Completions give out descriptors of the process, and not the ring's own.
@@ -71,6 +74,7 @@ pub(super) fn run(spec: &Spec<'_>) {
             return;
         }
     };
+    let (gate, opener) = std::io::pipe().unwrap();
     let _held = fill(LIMIT, spec.number("room", 0));
     let port = listener.local_addr().unwrap().port();
     match spec.text("then") {
@@ -108,6 +112,17 @@ pub(super) fn run(spec: &Spec<'_>) {
             }
             say("done", &asker.answers.take());
         }
+        Some("raise_before_it_is_done") => {
+            asker.submit_behind(gate.as_raw_fd());
+            say("ready", &json!({ "port": port }));
+            wait();
+            limit(2 * LIMIT);
+            (&opener).write_all(b"x").unwrap();
+            while asker.is_pending {
+                asker.ask();
+            }
+            say("done", &asker.answers.take());
+        }
         Some(other) => panic!("then={other}"),
     }
     wait();
@@ -115,7 +130,7 @@ pub(super) fn run(spec: &Spec<'_>) {
 
 impl Asker {
     /// What the kernel lacks where it cannot be done.
-    fn new(spec: &Spec<'_>, listener: RawFd) -> Result<Self, String> {
+    pub(super) fn new(spec: &Spec<'_>, listener: RawFd) -> Result<Self, String> {
         let mut builder = IoUring::builder();
         if spec.text("sqpoll").is_some() {
             builder.setup_sqpoll(1000);
@@ -128,13 +143,11 @@ impl Asker {
         }
         let (listener, none) = (types::Fd(listener), ptr::null_mut());
         let accept = opcode::Accept::new(listener, none, none.cast());
+        let slot = (slots > 0).then(types::DestinationSlot::auto_target);
         let (code, entry) = match spec.text("op").unwrap() {
             "accept" | "accept_unconnected" => (opcode::Accept::CODE, accept.build()),
             "multishot" => (opcode::Accept::CODE, opcode::AcceptMulti::new(listener).build()),
-            "direct" => {
-                let slot = Some(types::DestinationSlot::auto_target());
-                (opcode::Accept::CODE, accept.file_index(slot).build())
-            }
+            "direct" => (opcode::Accept::CODE, accept.file_index(slot).build()),
             "direct_multishot" => {
                 let accept = opcode::AcceptMulti::new(listener).allocate_file_index(true);
                 (opcode::Accept::CODE, accept.build())
@@ -142,11 +155,16 @@ impl Asker {
             "openat" => {
                 let directory = types::Fd(libc::AT_FDCWD);
                 let open = opcode::OpenAt::new(directory, c"/dev/null".as_ptr());
-                (opcode::OpenAt::CODE, open.build())
+                (opcode::OpenAt::CODE, open.file_index(slot).build())
+            }
+            "openat2" => {
+                let directory = types::Fd(libc::AT_FDCWD);
+                let open = opcode::OpenAt2::new(directory, c"/dev/null".as_ptr(), &raw const HOW);
+                (opcode::OpenAt2::CODE, open.file_index(slot).build())
             }
             "socket" => {
                 let socket = opcode::Socket::new(libc::AF_UNIX, libc::SOCK_STREAM, 0);
-                (opcode::Socket::CODE, socket.build())
+                (opcode::Socket::CODE, socket.file_index(slot).build())
             }
             other => panic!("op={other}"),
         };
@@ -170,11 +188,30 @@ impl Asker {
         })
     }
 
+    /// Asks until it was refused so many times, always with that errno.
+    #[track_caller]
+    pub(super) fn fail(&mut self, times: usize, errno: Errno) {
+        while self.answers.failures() < times as u64 {
+            self.ask();
+        }
+        assert_eq!(self.answers.take()["errnos"], json!({ format!("{errno:?}"): times }));
+    }
+
     fn submit(&mut self) {
         // SAFETY: the entry points to nothing, or to what is static.
         unsafe { self.ring.submission().push(&self.entry) }.unwrap();
         self.ring.submit().unwrap();
         self.is_pending = true;
+    }
+
+    /// Asks for what is done as soon as there is something to read, but looked at now.
+    fn submit_behind(&mut self, gate: RawFd) {
+        let readable = u32::from(libc::POLLIN.cast_unsigned());
+        let poll = opcode::PollAdd::new(types::Fd(gate), readable).build();
+        let poll = poll.flags(squeue::Flags::IO_LINK).user_data(GATE);
+        // SAFETY: the entry points to nothing.
+        unsafe { self.ring.submission().push(&poll) }.unwrap();
+        self.submit();
     }
 
     /// Asks, unless what was asked for goes on, and takes the next answers.
@@ -184,7 +221,9 @@ impl Asker {
         }
         self.ring.submit_and_wait(1).unwrap();
         while let Some(completion) = self.completion() {
-            self.note(&completion);
+            if completion.user_data() == ACCEPT {
+                self.note(&completion);
+            }
         }
     }
 

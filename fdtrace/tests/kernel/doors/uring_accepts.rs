@@ -139,8 +139,15 @@ fn direct_descriptors() {
             "listener": { "port": workload.port() },
             "failure": "ENFILE",
             "door": "io_uring_accept_direct",
+            "limit": { "kind": "io_uring_table", "value": null },
         });
         fdtrace.wait_for_report("episode_opened", &fields);
+        // And fdtrace says what it means for the clients.
+        let process = json!({ "process": { "pid": workload.pid() } });
+        let (_, diagnosed) = fdtrace.wait_for_report("episode_diagnosed", &process);
+        let diagnosis = &diagnosed["diagnoses"][0];
+        assert_eq!(diagnosis["cause"], "io_uring_table", "{diagnosed:#}");
+        assert!(diagnosis["why"].as_str().unwrap().contains("are closed at once"), "{diagnosis}");
         let run = fdtrace.stop();
         let truth = [("io_uring_accept_direct", "ENFILE", lost as u64)];
         assert_counted(&run, workload.pid(), &truth);

@@ -2,6 +2,7 @@
 //! must be equal to those, to the last one; every case has a namespace of its own.
 
 mod case;
+mod cgroup_ns;
 mod clients;
 mod closing;
 mod device;
@@ -35,4 +36,5 @@ pub(crate) const TESTS: &[&[Test]] = &[
     diagnosed::TESTS,
     endurance::TESTS,
     metrics::TESTS,
+    cgroup_ns::TESTS,
 ];

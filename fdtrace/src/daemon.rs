@@ -27,7 +27,6 @@ use self::{
 use crate::{
     cli::{CONFIG_FILE, ConfigError, DaemonConfig, DaemonSettings},
     kernel::{Options, Request},
-    model::ProbeReport,
     output::Colour,
     pipeline::{self, Attendant, Attended},
 };
@@ -128,8 +127,8 @@ struct Daemon {
 }
 
 impl Attendant for Daemon {
-    fn attached(&mut self, probes: &[ProbeReport]) -> anyhow::Result<()> {
-        self.health.attached(probes);
+    fn attached(&mut self, down: &[&'static str]) -> anyhow::Result<()> {
+        self.health.tick(down, self.outputs.states());
         // Not before: a thread that is there already would be in the way of attaching.
         if let Some((sockets, sources)) = self.to_serve.take() {
             sockets.serve(sources).context("start a thread for metrics")?;
@@ -137,9 +136,9 @@ impl Attendant for Daemon {
         Ok(())
     }
 
-    fn ticked(&mut self) {
+    fn ticked(&mut self, down: &[&'static str]) {
         self.outputs.tick();
-        self.health.tick(self.outputs.states());
+        self.health.tick(down, self.outputs.states());
         let problems = self.health.problems().join("; ");
         let status = if problems.is_empty() { "watching" } else { &problems };
         let mut notify = self.notify.borrow_mut();

@@ -124,7 +124,7 @@ async fn run(
                 tick.context("wait for the timer")?;
                 trace.tick(sink)?;
                 if let Some(attended) = &mut attended {
-                    attended.attendant.ticked();
+                    attended.attendant.ticked(&trace.down());
                 }
             }
             ask = attend::next(attended.as_mut()) => attend::answer(ask, &mut trace, sink)?,

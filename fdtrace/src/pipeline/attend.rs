@@ -6,7 +6,7 @@ use tokio::sync::{mpsc::Receiver, oneshot};
 
 use super::{Stop, trace::Trace};
 use crate::{
-    model::{Filter, ProbeReport, Snapshot},
+    model::{Filter, Snapshot},
     output::Sink,
 };
 
@@ -26,10 +26,10 @@ pub enum Ask {
 
 /// Whoever looks after a trace. All of it happens between two records: it must not take long.
 pub trait Attendant {
-    /// Everything from here on is counted.
-    fn attached(&mut self, probes: &[ProbeReport]) -> anyhow::Result<()>;
+    /// Everything from here on is counted. Nothing observes the facts of those probes.
+    fn attached(&mut self, down: &[&'static str]) -> anyhow::Result<()>;
     /// About once a second, as long as the trace is not stuck.
-    fn ticked(&mut self);
+    fn ticked(&mut self, down: &[&'static str]);
     /// The end has begun.
     fn stopping(&mut self);
 }
@@ -47,7 +47,7 @@ pub struct Attended<'a> {
 impl Attended<'_> {
     pub(super) fn attached(&mut self, trace: &mut Trace) -> anyhow::Result<()> {
         trace.tally(self.most_series);
-        self.attendant.attached(&trace.probes())
+        self.attendant.attached(&trace.down())
     }
 }
 

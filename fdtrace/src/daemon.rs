@@ -5,6 +5,7 @@ mod file;
 mod health;
 mod notify;
 mod outputs;
+mod privileges;
 mod reload;
 mod request;
 mod server;
@@ -28,7 +29,7 @@ use crate::{
     cli::{CONFIG_FILE, ConfigError, DaemonConfig, DaemonSettings},
     kernel::{Options, Request},
     output::Colour,
-    pipeline::{self, Attendant, Attended},
+    pipeline::{self, Attendant, Attended, Needs},
 };
 
 /// Of the totals, which are written as it ends: metrics do not need them.
@@ -47,6 +48,7 @@ pub fn check(settings: &DaemonSettings, out: &mut dyn io::Write) -> anyhow::Resu
 /// Traces until a signal.
 pub async fn run(settings: &DaemonSettings, colour: Colour) -> anyhow::Result<()> {
     let config = read_config(settings)?;
+    privileges::begin();
     // Before attaching: what cannot be opened is said at once, and a signal never meets the default
     // action.
     let hangup = signal(SignalKind::hangup()).context("handle SIGHUP")?;
@@ -127,7 +129,8 @@ struct Daemon {
 }
 
 impl Attendant for Daemon {
-    fn attached(&mut self, down: &[&'static str]) -> anyhow::Result<()> {
+    fn attached(&mut self, down: &[&'static str], needs: &Needs<'_>) -> anyhow::Result<()> {
+        privileges::attached(needs);
         self.health.tick(down, self.outputs.states());
         // Not before: a thread that is there already would be in the way of attaching.
         if let Some((sockets, sources)) = self.to_serve.take() {

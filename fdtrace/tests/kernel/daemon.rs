@@ -21,7 +21,11 @@ use crate::{
     workload::Workload,
 };
 
-pub(crate) const TESTS: &[Test] = &[
+mod privileges;
+
+pub(crate) const TESTS: &[&[Test]] = &[OWN, privileges::TESTS];
+
+const OWN: &[Test] = &[
     ("metrics_are_what_failed", metrics_are_what_failed),
     ("a_reload_takes_no_count_back", a_reload_takes_no_count_back),
     ("a_rotated_file_is_followed", a_rotated_file_is_followed),
@@ -203,32 +207,12 @@ fn systemd_and_the_journal_are_told() {
 /// fdtrace at its own limit: no spinning, and answers as soon as there is a descriptor.
 fn metrics_without_descriptors() {
     let daemon = Daemon::start(&quiet(""));
-    let limit = |soft: Option<u64>| {
-        let mut old = nix::libc::rlimit { rlim_cur: 0, rlim_max: 0 };
-        let pid = i32::try_from(daemon.pid()).unwrap();
-        // SAFETY: both are valid for the call, or null.
-        let result = unsafe {
-            let old = &raw mut old;
-            nix::libc::prlimit(pid, nix::libc::RLIMIT_NOFILE, std::ptr::null(), old)
-        };
-        assert_eq!(result, 0);
-        if let Some(soft) = soft {
-            let new = nix::libc::rlimit { rlim_cur: soft, ..old };
-            let none = std::ptr::null_mut();
-            // SAFETY: the same.
-            let result =
-                unsafe { nix::libc::prlimit(pid, nix::libc::RLIMIT_NOFILE, &raw const new, none) };
-            assert_eq!(result, 0);
-        }
-        old.rlim_cur
-    };
     let cpu = || {
         let stat = fs::read_to_string(format!("/proc/{}/stat", daemon.pid())).unwrap();
         let fields: Vec<_> = stat.rsplit(')').next().unwrap().split_whitespace().collect();
         fields[11].parse::<u64>().unwrap() + fields[12].parse::<u64>().unwrap()
     };
-    let before = limit(None);
-    limit(Some(4));
+    let before = daemon.limit_descriptors(4);
     let mut waiting =
         std::net::TcpStream::connect(("127.0.0.1", daemon.port())).expect("the kernel connects");
     io::Write::write_all(&mut waiting, b"GET /healthz HTTP/1.1\r\n\r\n").unwrap();
@@ -241,7 +225,7 @@ fn metrics_without_descriptors() {
     assert!(daemon.stderr().contains("metrics: cannot accept a connection"), "{}", daemon.stderr());
     // Its watchdog needs none.
     daemon.wait_for_notice("WATCHDOG=1");
-    limit(Some(before));
+    daemon.limit_descriptors(before);
     let mut answer = String::new();
     io::Read::read_to_string(&mut waiting, &mut answer).unwrap();
     assert!(answer.ends_with("\r\n\r\nok\n"), "{answer}");

@@ -57,10 +57,10 @@ fn main() -> ExitCode {
         episodes::TESTS,
         warnings::TESTS,
         retries::TESTS,
-        daemon::TESTS,
     ];
     let trials = tests
         .iter()
+        .chain(daemon::TESTS)
         .chain(queues::TESTS)
         .chain(doors::TESTS)
         .copied()

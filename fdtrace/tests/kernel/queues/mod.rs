@@ -9,6 +9,7 @@ mod diagnosed;
 mod endurance;
 mod final_ack;
 mod flood;
+mod limits;
 mod metrics;
 mod network;
 mod owners;
@@ -35,4 +36,5 @@ pub(crate) const TESTS: &[&[Test]] = &[
     diagnosed::TESTS,
     endurance::TESTS,
     metrics::TESTS,
+    limits::TESTS,
 ];

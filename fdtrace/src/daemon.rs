@@ -70,10 +70,13 @@ pub async fn run(settings: &DaemonSettings, colour: Colour) -> anyhow::Result<()
     let reload =
         Reload { settings, colour, outputs: outputs.clone(), notify, asks, config: config.clone() };
     let attended = Attended { attendant: &mut attendant, asks: asked, most_series };
-    tokio::select! {
+    let written = outputs.clone();
+    let result = tokio::select! {
         end = pipeline::attend(trace(settings, config), &mut outputs, attended) => end.map(|_| ()),
         () = reload.run(hangup) => Ok(()),
-    }
+    };
+    written.finish();
+    result
 }
 
 fn trace(settings: &DaemonSettings, config: DaemonConfig) -> pipeline::Config {

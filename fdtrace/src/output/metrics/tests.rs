@@ -1,6 +1,9 @@
 //! A snapshot as Prometheus reads it.
 
-use std::time::{Duration, SystemTime};
+use std::{
+    collections::BTreeSet,
+    time::{Duration, SystemTime},
+};
 
 use super::*;
 use crate::{
@@ -96,11 +99,11 @@ fn every_metric_has_its_promised_name() {
 #[test]
 fn every_metric_is_documented() {
     let docs = include_str!("../../../../docs/daemon.md");
+    let rows = docs.lines().filter_map(|line| line.strip_prefix("| `fdtrace_")?.split_once("` |"));
+    let documented: BTreeSet<_> = rows.map(|(name, _)| format!("fdtrace_{name}")).collect();
     let text = metrics_text(snapshot(), 10).unwrap();
-    for line in samples(&text) {
-        let name = line.split(['{', ' ']).next().unwrap();
-        assert!(docs.contains(&format!("| `{name}` |")), "{name}");
-    }
+    let written = samples(&text).into_iter().map(|line| line.split(['{', ' ']).next().unwrap());
+    assert_eq!(documented, written.map(str::to_owned).collect());
 }
 
 #[test]

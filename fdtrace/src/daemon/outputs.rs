@@ -337,19 +337,21 @@ mod tests {
         let without =
             OutputConfig { stdout: Stdout::None, json_file: None, journal: Journal::Never };
         outputs.change(&without, Colour::Never, &socket).unwrap();
-        let lost =
-            || outputs.states().iter().map(|state| (state.name, state.lost)).collect::<Vec<_>>();
-        assert_eq!(lost(), [("journal", 1)]);
+        let lost_by = |outputs: &Outputs| {
+            let states = outputs.states().into_iter();
+            states.map(|state| (state.name, state.lost)).collect::<Vec<_>>()
+        };
+        assert_eq!(lost_by(&outputs), [("journal", 1)]);
         let auto = OutputConfig { journal: Journal::Auto, ..config(&other) };
         outputs.change(&auto, Colour::Never, &socket).unwrap();
-        assert_eq!(lost(), [("json_file", 0), ("journal", 1)]);
+        assert_eq!(lost_by(&outputs), [("json_file", 0), ("journal", 1)]);
         std::fs::remove_file(&socket).unwrap();
         let received = UnixDatagram::bind(&socket).unwrap();
         outputs.change(&config(&other), Colour::Never, &socket).unwrap();
-        assert_eq!(lost(), [("journal", 1), ("json_file", 0)]);
+        assert_eq!(lost_by(&outputs), [("journal", 1), ("json_file", 0)]);
         drop(received);
         outputs.write(&report, &clock).unwrap();
-        assert_eq!(lost(), [("journal", 2), ("json_file", 0)]);
+        assert_eq!(lost_by(&outputs), [("journal", 2), ("json_file", 0)]);
 
         // It is there again before there is anything to say.
         outputs.tick();

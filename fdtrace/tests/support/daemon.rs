@@ -138,7 +138,7 @@ impl Daemon {
     }
 
     /// Makes room for notices: the kernel keeps but some ten, and others are not sent.
-    fn forget_notices(&self) {
+    pub(crate) fn forget_notices(&self) {
         self.notify.set_nonblocking(true).expect("no waiting");
         while self.notify.recv(&mut [0; 4096]).is_ok() {}
         self.notify.set_nonblocking(false).expect("waiting");

@@ -63,8 +63,8 @@ fn what_there_is_no_room_for_is_one() {
     };
     let mut counts: Vec<_> = counts.iter().map(of).collect();
     counts.sort_unstable();
-    let [emfile, enfile] = [24, 23].map(|errno| Failure::Errno(Errno(errno)));
-    assert_eq!(counts, [(false, enfile, 20), (false, emfile, 15), (true, emfile, 5)]);
+    let [own, system] = [24, 23].map(|errno| Failure::Errno(Errno(errno)));
+    assert_eq!(counts, [(false, system, 20), (false, own, 15), (true, own, 5)]);
 }
 
 /// A process of another name.

@@ -164,7 +164,11 @@ impl<S: Sink> Output<S> {
 
     fn write(&mut self, report: &Report, clock: &WallClock) {
         let result = self.sink.write(report, clock);
-        self.note(result, true);
+        match &self.recheck {
+            // It took the report, and counts those that it loses.
+            Some(Recheck::Fares(queued)) if result.is_ok() => self.note(queued.fares(), false),
+            _ => self.note(result, true),
+        }
     }
 
     /// Nobody may have anything to report for days.

@@ -9,13 +9,11 @@ use std::{
     time::Duration,
 };
 
-use nix::{
-    mount::{MsFlags, mount},
-    sched::{CloneFlags, unshare},
-};
+use nix::mount::{MsFlags, mount};
 
 use crate::{
     Test,
+    host::{TRACEFS, mount_tracefs},
     support::{Daemon, binary, eventually, free_port},
     workload::Workload,
 };
@@ -139,19 +137,11 @@ fn a_probe_that_is_down_is_told() {
     }
     assert!(there.stop().status.success());
     let daemon = Daemon::start_changed(&quiet(""), |dir| {
-        unshare(CloneFlags::CLONE_NEWNS)?;
-        let none = None::<&str>;
-        mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none)?;
-        let tracing = "/sys/kernel/tracing";
-        match mount(Some("tracefs"), tracing, Some("tracefs"), MsFlags::empty(), none) {
-            Ok(()) | Err(nix::errno::Errno::EBUSY) => {}
-            Err(error) => return Err(error.into()),
-        }
-        let hidden = "events/syscalls/sys_exit_socketpair";
-        for root in [tracing, "/sys/kernel/debug/tracing"] {
-            let hidden = Path::new(root).join(hidden);
+        mount_tracefs()?;
+        for root in [TRACEFS, "/sys/kernel/debug/tracing"] {
+            let hidden = Path::new(root).join("events/syscalls/sys_exit_socketpair");
             if hidden.exists() {
-                mount(Some(dir), &hidden, none, MsFlags::MS_BIND, none)?;
+                mount(Some(dir), &hidden, None::<&str>, MsFlags::MS_BIND, None::<&str>)?;
             }
         }
         Ok(())

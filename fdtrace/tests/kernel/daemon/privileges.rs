@@ -5,7 +5,12 @@ use std::fs;
 use nix::libc::c_ulong;
 
 use super::quiet;
-use crate::{Test, host::drop_capability, support::Daemon, workload::Workload};
+use crate::{
+    Test,
+    host::{drop_capability, mount_tracefs},
+    support::Daemon,
+    workload::Workload,
+};
 
 pub(crate) const TESTS: &[Test] = &[
     ("a_daemon_keeps_what_it_needs", a_daemon_keeps_what_it_needs),
@@ -61,10 +66,8 @@ fn assert_counts(daemon: &Daemon) {
         let process = format!("process=\"{comm}\"");
         daemon.metric("fdtrace_failures_total", &[&process, "unit="]).to_string()
     };
-    // As another user, in another directory: whose listener it is takes capabilities.
     Workload::start("failures=67 comm=daemon-less").fail();
     assert_eq!(count("daemon-less"), "67");
-    // It is gone, and a slot's minute need not be over: the process is.
     daemon.reload(&quiet(""));
     let mut workload = Workload::start("failures=31 comm=daemon-less");
     workload.fail();
@@ -85,6 +88,7 @@ fn a_daemon_keeps_what_it_needs() {
 fn a_daemon_is_given_no_more() {
     let kept = [BPF, PERFMON, NET_ADMIN, SYS_PTRACE, DAC_READ_SEARCH];
     let daemon = Daemon::start_changed(&quiet(""), move |_| {
+        mount_tracefs()?;
         (0..=40).filter(|number| !kept.contains(number)).try_for_each(drop_capability)
     });
     assert_keeps(&daemon, &[SYS_PTRACE, DAC_READ_SEARCH]);

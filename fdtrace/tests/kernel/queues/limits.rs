@@ -92,7 +92,9 @@ fn looked_at_again_at_the_own_limit() {
     assert!(case.kernel("ListenOverflows") >= 90);
     assert_eq!(refused(&daemon, &case), case.kernel("ListenOverflows").to_string());
     assert_eq!(daemon.get("/healthz"), (200, "ok\n".to_owned()));
-    assert_eq!(daemon.stderr(), "");
+    // Much else cannot be looked at then, as it says.
+    let stderr = daemon.stderr();
+    assert!(!stderr.contains("packets cannot be looked at"), "{stderr}");
     assert!(daemon.stop().status.success());
 }
 

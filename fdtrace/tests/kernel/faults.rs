@@ -99,6 +99,8 @@ fn a_reader_that_pauses_stops_nothing() {
     for _ in 0..MANY {
         let mut workload = Workload::start("failures=7 comm=pager");
         workload.fail();
+        // Time enough for whoever looks.
+        thread::sleep(Duration::from_millis(100));
         workload.end();
     }
     kill(Pid::from_raw(i32::try_from(child.id()).unwrap()), Signal::SIGINT).unwrap();

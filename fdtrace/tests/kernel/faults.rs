@@ -111,7 +111,9 @@ fn a_reader_that_pauses_stops_nothing() {
     let of = |line: &&Value| line["process"]["comm"] == "pager";
     let opened = lines.iter().filter(|line| line["kind"] == "episode_opened").filter(of);
     let known = opened.filter(|line| line["process"]["exe"].is_string()).count();
-    assert_eq!(known, MANY);
+    // On a slow machine some are gone before anybody looks. If it waited for the reader, there would be
+    // as many as a pipe has room for: three.
+    assert!(known > 10, "{known}");
     let summary = lines.last().unwrap();
     let totals = summary["totals"].as_array().unwrap().iter().filter(of);
     let count: u64 = totals.map(|total| total["count"].as_u64().unwrap()).sum();

@@ -5,6 +5,7 @@ mod file;
 mod health;
 mod notify;
 mod outputs;
+mod privileges;
 mod reload;
 mod request;
 mod server;
@@ -27,9 +28,8 @@ use self::{
 use crate::{
     cli::{CONFIG_FILE, ConfigError, DaemonConfig, DaemonSettings},
     kernel::{Options, Request},
-    model::ProbeReport,
     output::Colour,
-    pipeline::{self, Attendant, Attended},
+    pipeline::{self, Attendant, Attended, Needs},
 };
 
 /// Of the totals, which are written as it ends: metrics do not need them.
@@ -48,6 +48,7 @@ pub fn check(settings: &DaemonSettings, out: &mut dyn io::Write) -> anyhow::Resu
 /// Traces until a signal.
 pub async fn run(settings: &DaemonSettings, colour: Colour) -> anyhow::Result<()> {
     let config = read_config(settings)?;
+    privileges::begin();
     // Before attaching: what cannot be opened is said at once, and a signal never meets the default
     // action.
     let hangup = signal(SignalKind::hangup()).context("handle SIGHUP")?;
@@ -69,10 +70,13 @@ pub async fn run(settings: &DaemonSettings, colour: Colour) -> anyhow::Result<()
     let reload =
         Reload { settings, colour, outputs: outputs.clone(), notify, asks, config: config.clone() };
     let attended = Attended { attendant: &mut attendant, asks: asked, most_series };
-    tokio::select! {
+    let written = outputs.clone();
+    let result = tokio::select! {
         end = pipeline::attend(trace(settings, config), &mut outputs, attended) => end.map(|_| ()),
         () = reload.run(hangup) => Ok(()),
-    }
+    };
+    written.finish();
+    result
 }
 
 fn trace(settings: &DaemonSettings, config: DaemonConfig) -> pipeline::Config {
@@ -128,8 +132,9 @@ struct Daemon {
 }
 
 impl Attendant for Daemon {
-    fn attached(&mut self, probes: &[ProbeReport]) -> anyhow::Result<()> {
-        self.health.attached(probes);
+    fn attached(&mut self, down: &[&'static str], needs: &Needs<'_>) -> anyhow::Result<()> {
+        privileges::attached(needs);
+        self.health.tick(down, self.outputs.states());
         // Not before: a thread that is there already would be in the way of attaching.
         if let Some((sockets, sources)) = self.to_serve.take() {
             sockets.serve(sources).context("start a thread for metrics")?;
@@ -137,9 +142,9 @@ impl Attendant for Daemon {
         Ok(())
     }
 
-    fn ticked(&mut self) {
+    fn ticked(&mut self, down: &[&'static str]) {
         self.outputs.tick();
-        self.health.tick(self.outputs.states());
+        self.health.tick(down, self.outputs.states());
         let problems = self.health.problems().join("; ");
         let status = if problems.is_empty() { "watching" } else { &problems };
         let mut notify = self.notify.borrow_mut();

@@ -17,7 +17,7 @@ use fdtrace::{
     kernel::{HostError, Options},
     listeners,
     model::DoctorVerdict as Verdict,
-    output::{Colour, Json, Sink, Terminal},
+    output::{Colour, Json, Queued, Sink, Terminal, WhenFull},
     pipeline::{self, Config, End},
 };
 use tokio::runtime::Runtime;
@@ -56,14 +56,17 @@ fn main() -> process::ExitCode {
 
 /// More lines than anybody reads.
 const MOST_LINES: usize = 16_384;
+/// So many bytes of output wait for whoever reads it: hours of a host where much fails.
+const MOST_WAITING: usize = 4 << 20;
 
 fn trace(settings: TraceSettings) -> anyhow::Result<ExitCode> {
     init_log(settings.verbose);
-    let stdout = io::stdout();
+    // Who stops a terminal, or reads on in a pager, does not stop what is looked at.
+    let stdout = Queued::new(io::stdout(), MOST_WAITING, WhenFull::Wait);
     let mut sink: Box<dyn Sink> = if settings.json {
-        Box::new(Json::new(stdout))
+        Box::new(Json::new(stdout.clone()))
     } else {
-        Box::new(Terminal::new(stdout, colour(settings.colour)))
+        Box::new(Terminal::new(stdout.clone(), colour(settings.colour)))
     };
     let config = Config {
         kernel: Options {
@@ -81,7 +84,13 @@ fn trace(settings: TraceSettings) -> anyhow::Result<ExitCode> {
         duration: settings.duration,
         output: io::stdout().as_fd().try_clone_to_owned().ok(),
     };
-    Ok(match runtime()?.block_on(pipeline::trace(config, sink.as_mut()))? {
+    let end = runtime()?.block_on(pipeline::trace(config, sink.as_mut()));
+    match stdout.drain(None) {
+        // It was closed, which is a way to end it.
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => return Ok(ExitCode::Clean),
+        result => result.context("cannot write the output")?,
+    }
+    Ok(match end? {
         End::Done { exhaustion: true } if settings.fail_on_exhaustion => ExitCode::Exhaustion,
         End::Done { .. } | End::OutputClosed => ExitCode::Clean,
     })

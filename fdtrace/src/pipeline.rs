@@ -24,7 +24,7 @@ use tokio::{
     time::{Instant, sleep_until},
 };
 
-pub use self::attend::{Ask, Attendant, Attended};
+pub use self::attend::{Ask, Attendant, Attended, Needs};
 use self::{tick::Ticks, trace::Trace};
 use crate::{
     kernel::Options,
@@ -105,10 +105,11 @@ async fn run(
     let duration = config.duration;
     let mut trace = Trace::new(config)?;
     let deadline = duration.map(|duration| Instant::now() + duration);
-    trace.start(sink)?;
+    // Before anything is written: an output may start a thread.
     if let Some(attended) = &mut attended {
         attended.attached(&mut trace)?;
     }
+    trace.start(sink)?;
 
     let mut ticks = Ticks::every(TICK).context("make a timer")?;
     loop {
@@ -124,7 +125,7 @@ async fn run(
                 tick.context("wait for the timer")?;
                 trace.tick(sink)?;
                 if let Some(attended) = &mut attended {
-                    attended.attendant.ticked();
+                    attended.attendant.ticked(&trace.down());
                 }
             }
             ask = attend::next(attended.as_mut()) => attend::answer(ask, &mut trace, sink)?,

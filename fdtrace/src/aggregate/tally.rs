@@ -10,8 +10,10 @@ use crate::model::{Failure, Series, SeriesCount, Who};
 #[derive(Debug)]
 pub(super) struct Tally {
     series: BTreeMap<Series, u64>,
-    /// What there was no more room to tell apart.
-    other: u64,
+    /// How many of them are somebody's: those of everybody else are few, one for each failure and door.
+    told_apart: usize,
+    /// Failures of which nothing is known any more.
+    unknown: u64,
     most: usize,
     /// Episodes opened.
     pub(super) opened: BTreeMap<Failure, u64>,
@@ -20,7 +22,7 @@ pub(super) struct Tally {
 impl Tally {
     /// Tells so many series apart.
     pub(super) fn new(most: usize) -> Self {
-        Self { series: BTreeMap::new(), other: 0, most, opened: BTreeMap::new() }
+        Self { series: BTreeMap::new(), told_apart: 0, unknown: 0, most, opened: BTreeMap::new() }
     }
 
     /// Takes what a subject has counted since the last time. What was handed over stays where it is,
@@ -34,28 +36,29 @@ impl Tally {
             Failure::AcceptQueueFull { .. } => Failure::AcceptQueueFull { syn_queue_full: false },
             failure => failure,
         };
-        let who = Who::of(&subject.owners, &subject.key.target);
-        let series = Series { who, failure, door: subject.key.door };
-        let has_room = self.series.len() < self.most;
-        match self.series.get_mut(&series) {
-            Some(count) => *count += new,
-            None if has_room => {
-                self.series.insert(series, new);
+        let who = Some(Who::of(&subject.owners, &subject.key.target));
+        let mut series = Series { who, failure, door: subject.key.door };
+        if !self.series.contains_key(&series) {
+            if self.told_apart < self.most {
+                self.told_apart += 1;
+            } else {
+                // What fails can still be told, and alerted on.
+                series.who = None;
             }
-            None => self.other += new,
         }
+        *self.series.entry(series).or_default() += new;
     }
 
     /// Takes failures of which nothing else is known any more.
     pub(super) fn take_unknown(&mut self, new: u64) {
-        self.other += new;
+        self.unknown += new;
     }
 
     pub(super) fn counts(&self) -> Vec<SeriesCount> {
         let known = self.series.iter();
         let known = known
             .map(|(series, count)| SeriesCount { series: Some(series.clone()), count: *count });
-        let other = (self.other > 0).then_some(SeriesCount { series: None, count: self.other });
-        known.chain(other).collect()
+        let unknown = SeriesCount { series: None, count: self.unknown };
+        known.chain((self.unknown > 0).then_some(unknown)).collect()
     }
 }

@@ -40,11 +40,11 @@ impl LogFile {
         &self.path
     }
 
-    /// Takes the place of another: what waits there goes nowhere any more, and is counted here.
-    pub(super) fn follow(&mut self, other: &Self) {
+    /// All lines that are lost once nothing is written to it any more.
+    pub(super) fn abandon(&self) -> u64 {
         // After the last line end there is nothing.
-        let waiting = other.waiting.split(|byte| *byte == b'\n').count() - 1;
-        self.lost = other.lost + waiting as u64;
+        let waiting = self.waiting.split(|byte| *byte == b'\n').count() - 1;
+        self.lost + waiting as u64
     }
 
     /// Lines that are lost for good.

@@ -7,7 +7,7 @@ use std::{
 
 use tokio::sync::Notify;
 
-use crate::model::{LostCount, LostKind, ProbeReport};
+use crate::model::{LostCount, LostKind};
 
 /// A tick that is later than that means that the trace is stuck: they come once a second.
 const MOST_LATE: Duration = Duration::from_secs(5);
@@ -46,15 +46,12 @@ impl Health {
         Self(Arc::new(Inner { state: Mutex::new(state), ticked: Notify::new() }))
     }
 
-    pub(super) fn attached(&self, probes: &[ProbeReport]) {
-        let down = probes.iter().filter(|probe| !probe.is_up()).map(|probe| probe.probe);
-        self.state().probes_down = down.collect();
-    }
-
-    /// The trace goes on, and the outputs stand like this.
-    pub(super) fn tick(&self, outputs: Vec<OutputState>) {
+    /// The trace goes on, without those probes, and the outputs stand like this.
+    pub(super) fn tick(&self, probes_down: &[&'static str], outputs: Vec<OutputState>) {
         let mut state = self.state();
         state.ticked = Instant::now();
+        state.probes_down.clear();
+        state.probes_down.extend_from_slice(probes_down);
         state.outputs = outputs;
         drop(state);
         self.0.ticked.notify_waiters();
@@ -104,13 +101,12 @@ mod tests {
     fn everything_that_is_wrong_is_said() {
         let health = Health::new();
         assert!(health.problems().is_empty());
-        let probe = |probe, form| ProbeReport { probe, form, refused: Vec::new() };
-        health.attached(&[probe("accept", "fexit"), probe("syn", "none")]);
         let failing = Some("No space left on device".to_owned());
-        health.tick(vec![
+        let outputs = vec![
             OutputState { name: "json_file", failing, lost: 3 },
             OutputState { name: "stdout", failing: None, lost: 0 },
-        ]);
+        ];
+        health.tick(&["syn"], outputs);
         health.state().ticked = Instant::now().checked_sub(Duration::from_secs(9)).unwrap();
         let problems = health.problems();
         assert_eq!(
@@ -123,5 +119,8 @@ mod tests {
         );
         let lost = health.lost();
         assert_eq!((lost[0].reason, lost[0].count), ("json_file", Some(3)));
+        // It was attached again.
+        health.tick(&[], Vec::new());
+        assert!(health.problems().is_empty());
     }
 }

@@ -2,13 +2,15 @@
 
 use std::{
     cell::RefCell,
-    io,
+    collections::BTreeMap,
+    io, mem,
     os::{
         fd::AsFd,
         unix::net::{SocketAddr, UnixDatagram},
     },
     path::{Path, PathBuf},
     rc::Rc,
+    time::Duration,
 };
 
 use anyhow::Context as _;
@@ -18,8 +20,16 @@ use super::{file::LogFile, health::OutputState};
 use crate::{
     cli::{self, OutputConfig, Stdout},
     model::{Report, WallClock},
-    output::{self, Colour, Json, Sink, Terminal},
+    output::{self, Colour, Json, Queued, Sink, Terminal, WhenFull},
 };
+
+const STDOUT: &str = "stdout";
+
+/// So much waits for whoever reads stdout, as for a full disk.
+const MOST_WAITING: usize = 256 << 10;
+
+/// And so long at the end.
+const LAST_MOMENT: Duration = Duration::from_secs(1);
 
 /// Every output, for the trace to write to and for a reload to change.
 #[derive(Clone)]
@@ -29,6 +39,9 @@ struct All {
     /// stdout and the journal.
     plain: Vec<Output<Box<dyn Sink>>>,
     file: Option<Output<Json<LogFile>>>,
+    stdout: Queued,
+    /// Reports lost by what was an output before a reload: a counter does not go back.
+    lost_before: BTreeMap<&'static str, u64>,
 }
 
 /// One output, and how it fares.
@@ -37,8 +50,15 @@ struct Output<S> {
     sink: S,
     failing: Option<String>,
     lost: u64,
-    /// Says whether it would work again, without a report to try it with.
-    recheck: Option<Box<dyn Fn() -> io::Result<()>>>,
+    recheck: Option<Recheck>,
+}
+
+/// How an output fares, without a report to try it with.
+enum Recheck {
+    /// Whether one that fails would work again.
+    Works(Box<dyn Fn() -> io::Result<()>>),
+    /// One that takes every report, and writes later.
+    Fares(Queued),
 }
 
 impl Outputs {
@@ -49,8 +69,17 @@ impl Outputs {
         journal: &Path,
     ) -> anyhow::Result<Self> {
         let file = config.json_file.as_deref().map(open_file).transpose()?;
-        let plain = plain(config, colour, journal)?;
-        Ok(Self(Rc::new(RefCell::new(All { plain, file }))))
+        let stdout = Queued::new(io::stdout(), MOST_WAITING, WhenFull::Lose);
+        let plain = plain(config, colour, journal, &stdout)?;
+        let lost_before = BTreeMap::new();
+        Ok(Self(Rc::new(RefCell::new(All { plain, file, stdout, lost_before }))))
+    }
+
+    /// At the end: what waits for a reader has this one moment.
+    pub(super) fn finish(&self) {
+        if let Err(error) = self.0.borrow().stdout.drain(Some(LAST_MOMENT)) {
+            log::warn!("stdout: the last reports were not written: {error}");
+        }
     }
 
     /// Opens what another configuration asks for; where that fails, everything stays as it was.
@@ -60,8 +89,8 @@ impl Outputs {
         colour: Colour,
         journal: &Path,
     ) -> anyhow::Result<()> {
-        let mut plain = plain(config, colour, journal)?;
         let mut all = self.0.borrow_mut();
+        let plain = plain(config, colour, journal, &all.stdout)?;
         let has_it = |output: &mut Output<Json<LogFile>>| {
             Some(output.sink.writer_mut().path()) == config.json_file.as_deref()
         };
@@ -70,27 +99,25 @@ impl Outputs {
             let result = file.sink.writer_mut().reopen();
             result.context("open output.json_file again")?;
         } else {
-            let mut file = config.json_file.as_deref().map(open_file).transpose()?;
-            if let Some((new, old)) = file.as_mut().zip(all.file.as_mut()) {
-                new.sink.writer_mut().follow(old.sink.writer_mut());
+            let file = config.json_file.as_deref().map(open_file).transpose()?;
+            if let Some(mut old) = mem::replace(&mut all.file, file) {
+                *all.lost_before.entry(old.name).or_default() += old.sink.writer_mut().abandon();
             }
-            all.file = file;
         }
-        for output in &mut plain {
-            let old = all.plain.iter().find(|old| old.name == output.name);
-            output.lost = old.map_or(0, |old| old.lost);
+        for old in mem::replace(&mut all.plain, plain) {
+            *all.lost_before.entry(old.name).or_default() += old.lost;
         }
-        all.plain = plain;
         Ok(())
     }
 
     /// Follows a rotated file, and writes what waits.
     pub(super) fn tick(&self) {
         let mut all = self.0.borrow_mut();
-        for output in &mut all.plain {
+        let All { plain, file, .. } = &mut *all;
+        for output in plain {
             output.recheck();
         }
-        if let Some(file) = &mut all.file {
+        if let Some(file) = file {
             let result = file.sink.writer_mut().tick();
             file.note(result, false);
         }
@@ -99,19 +126,21 @@ impl Outputs {
     /// How they fare.
     pub(super) fn states(&self) -> Vec<OutputState> {
         let mut all = self.0.borrow_mut();
-        let All { plain, file } = &mut *all;
-        let plain = plain.iter().map(|output| OutputState {
-            name: output.name,
-            failing: output.failing.clone(),
-            lost: output.lost,
+        let All { plain, file, stdout, lost_before } = &mut *all;
+        let mut lost = lost_before.clone();
+        *lost.entry(STDOUT).or_default() += stdout.lost();
+        let plain = plain.iter().map(|output| (output.name, &output.failing, output.lost));
+        // What waits is not lost yet.
+        let file =
+            file.as_mut().map(|file| (file.name, &file.failing, file.sink.writer_mut().lost()));
+        let states = plain.chain(file).map(|(name, failing, own)| {
+            let lost = own + lost.remove(name).unwrap_or(0);
+            OutputState { name, failing: failing.clone(), lost }
         });
-        let file = file.as_mut().map(|output| OutputState {
-            name: output.name,
-            failing: output.failing.clone(),
-            // What waits is not lost yet.
-            lost: output.sink.writer_mut().lost(),
-        });
-        plain.chain(file).collect()
+        let mut states: Vec<_> = states.collect();
+        let gone = lost.into_iter().filter(|(_, lost)| *lost > 0);
+        states.extend(gone.map(|(name, lost)| OutputState { name, failing: None, lost }));
+        states
     }
 }
 
@@ -135,17 +164,21 @@ impl<S: Sink> Output<S> {
 
     fn write(&mut self, report: &Report, clock: &WallClock) {
         let result = self.sink.write(report, clock);
-        self.note(result, true);
+        match &self.recheck {
+            // It took the report, and counts those that it loses.
+            Some(Recheck::Fares(queued)) if result.is_ok() => self.note(queued.fares(), false),
+            _ => self.note(result, true),
+        }
     }
 
     /// Nobody may have anything to report for days.
     fn recheck(&mut self) {
-        if self.failing.is_some()
-            && let Some(recheck) = &self.recheck
-            && recheck().is_ok()
-        {
-            self.note(Ok(()), false);
-        }
+        let result = match &self.recheck {
+            Some(Recheck::Works(works)) if self.failing.is_some() => works(),
+            Some(Recheck::Fares(queued)) => queued.fares(),
+            Some(Recheck::Works(_)) | None => return,
+        };
+        self.note(result, false);
     }
 
     /// Says once that it fails, and once that it does not any more.
@@ -179,6 +212,7 @@ fn plain(
     config: &OutputConfig,
     colour: Colour,
     socket: &Path,
+    stdout: &Queued,
 ) -> anyhow::Result<Vec<Output<Box<dyn Sink>>>> {
     let journal = match config.journal {
         cli::Journal::Never => None,
@@ -190,21 +224,21 @@ fn plain(
         })?),
     };
     let mut outputs: Vec<Output<Box<dyn Sink>>> = Vec::new();
-    match config.stdout {
-        Stdout::None => {}
+    let writer = stdout.clone();
+    let sink: Option<Box<dyn Sink>> = match config.stdout {
+        Stdout::None => None,
         // It would stand there twice.
-        Stdout::Text if journal.is_some() && is_journal(io::stdout()) => {}
-        Stdout::Text => {
-            outputs.push(Output::new("stdout", Box::new(Terminal::new(io::stdout(), colour))));
-        }
-        Stdout::Json => outputs.push(Output::new("stdout", Box::new(Json::new(io::stdout())))),
-    }
+        Stdout::Text if journal.is_some() && is_journal(io::stdout()) => None,
+        Stdout::Text => Some(Box::new(Terminal::new(writer, colour))),
+        Stdout::Json => Some(Box::new(Json::new(writer))),
+    };
+    let recheck = Some(Recheck::Fares(stdout.clone()));
+    outputs.extend(sink.map(|sink| Output { recheck, ..Output::new(STDOUT, sink) }));
     if let Some(mut journal) = journal {
         let send = move |entry: &[u8]| journal.send(entry);
         let sink: Box<dyn Sink> = Box::new(output::Journal::new(send));
         let address = socket.to_owned();
-        let recheck: Box<dyn Fn() -> io::Result<()>> =
-            Box::new(move || connect(&address).map(|_| ()));
+        let recheck = Recheck::Works(Box::new(move || connect(&address).map(|_| ())));
         outputs.push(Output { recheck: Some(recheck), ..Output::new("journal", sink) });
     }
     Ok(outputs)
@@ -302,6 +336,26 @@ mod tests {
         let states = outputs.states();
         let journal = states.iter().find(|state| state.name == "journal").unwrap();
         assert!(journal.failing.is_some() && journal.lost == 1, "{states:?}");
+
+        // What was lost stays so, whatever becomes of the output.
+        let without =
+            OutputConfig { stdout: Stdout::None, json_file: None, journal: Journal::Never };
+        outputs.change(&without, Colour::Never, &socket).unwrap();
+        let lost_by = |outputs: &Outputs| {
+            let states = outputs.states().into_iter();
+            states.map(|state| (state.name, state.lost)).collect::<Vec<_>>()
+        };
+        assert_eq!(lost_by(&outputs), [("journal", 1)]);
+        let auto = OutputConfig { journal: Journal::Auto, ..config(&other) };
+        outputs.change(&auto, Colour::Never, &socket).unwrap();
+        assert_eq!(lost_by(&outputs), [("json_file", 0), ("journal", 1)]);
+        std::fs::remove_file(&socket).unwrap();
+        let received = UnixDatagram::bind(&socket).unwrap();
+        outputs.change(&config(&other), Colour::Never, &socket).unwrap();
+        assert_eq!(lost_by(&outputs), [("journal", 1), ("json_file", 0)]);
+        drop(received);
+        outputs.write(&report, &clock).unwrap();
+        assert_eq!(lost_by(&outputs), [("journal", 2), ("json_file", 0)]);
 
         // It is there again before there is anything to say.
         outputs.tick();

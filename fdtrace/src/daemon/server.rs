@@ -350,7 +350,7 @@ mod tests {
         let ticking = async {
             for _ in 0..3 {
                 tokio::time::sleep(Duration::from_millis(20)).await;
-                sources.health.tick(Vec::new());
+                sources.health.tick(&[], Vec::new());
             }
             tokio::time::sleep(Duration::from_millis(20)).await;
         };

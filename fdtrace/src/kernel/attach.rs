@@ -40,6 +40,14 @@ pub struct Attached {
     pub refused: Vec<Refused>,
 }
 
+impl Attached {
+    /// Whether the packet program observes it, which [may rest](super::Kernel::rest_packets).
+    #[must_use]
+    pub fn is_of_packets(&self) -> bool {
+        self.form == FormKind::CgroupSkb.name()
+    }
+}
+
 /// What was attached, and where the kernel tells how each program fares.
 pub(super) struct AttachReport {
     pub(super) probes: Vec<Attached>,

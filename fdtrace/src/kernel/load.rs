@@ -154,6 +154,12 @@ impl Kernel {
         self.packets.as_mut().map_or(Ok(()), |packets| packets.detach(&mut self.ebpf))
     }
 
+    /// Whether the kernel lets maps be used, as giving slots back takes.
+    #[must_use]
+    pub fn may_use_maps(&self) -> bool {
+        self.slots.may_use_maps()
+    }
+
     /// How many keys can be counted at once.
     #[must_use]
     pub const fn slot_count(&self) -> u32 {

@@ -22,5 +22,6 @@ pub use error::HostError;
 pub use examine::{Examination, Timing};
 pub use load::{Kernel, Options};
 pub use plan::{FormChoice, FormRequest, Refused, Request, probe_names};
+pub use probes::NO_FORM;
 pub use records::Buffer;
 pub use slots::Count;

@@ -146,7 +146,7 @@ impl Point {
 }
 
 /// The form of a probe that could not be attached.
-pub(super) const NO_FORM: &str = "none";
+pub const NO_FORM: &str = "none";
 /// The form of `syn` and `ack` then: counters and listeners are polled, by others than this stage.
 pub(super) const POLLED_FORM: &str = "sock_diag";
 

@@ -48,6 +48,12 @@ impl Slots {
         Ok(())
     }
 
+    /// Whether bpf(2) on a map is permitted.
+    pub(super) fn may_use_maps(&self) -> bool {
+        let nobody = [0; size_of::<FailureKey>()];
+        matches!(self.keys.get(&nobody, 0), Ok(_) | Err(aya::maps::MapError::KeyNotFound))
+    }
+
     /// Makes what is counted for the slot readable.
     pub(super) fn map(&self, slot: u32) -> io::Result<()> {
         for cpu in 0..self.cpus {

@@ -46,6 +46,8 @@ pub struct Who {
     pub unit: Option<String>,
     /// Its container's id as people write it, or name.
     pub container: Option<String>,
+    /// Its pod's name, or else its UID.
+    pub pod: Option<String>,
     /// The listener.
     pub listener: Option<ListenerAddress>,
 }
@@ -59,6 +61,10 @@ impl Who {
             process: lead.map(|lead| lead.comm.clone()),
             unit: lead.and_then(|lead| lead.unit.clone()),
             container: lead.and_then(|lead| Some(lead.container.as_ref()?.short().to_owned())),
+            pod: lead.and_then(|lead| {
+                let pod = lead.pod.as_ref()?;
+                Some(pod.name.as_ref().unwrap_or(&pod.uid).clone())
+            }),
             listener: target.listener().map(|listener| listener.address.clone()),
         }
     }
@@ -67,8 +73,8 @@ impl Who {
 /// What failures are counted by.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Series {
-    /// Whose, on which listener.
-    pub who: Who,
+    /// Whose, on which listener; `None` is everybody whom there was no more room to tell apart.
+    pub who: Option<Who>,
     /// Why. Whether the SYN queue was full too makes no difference here.
     pub failure: Failure,
     /// Where.
@@ -78,7 +84,7 @@ pub struct Series {
 /// How many failures.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SeriesCount {
-    /// Which; `None` is those that there was no more room to tell apart.
+    /// Which; `None` is those of which nothing is known any more.
     pub series: Option<Series>,
     /// How many since fdtrace attached.
     pub count: u64,

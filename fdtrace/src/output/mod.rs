@@ -13,6 +13,7 @@ mod journal;
 mod json;
 mod listeners;
 mod metrics;
+mod queued;
 mod sanitize;
 mod terminal;
 
@@ -23,6 +24,7 @@ pub use journal::Journal;
 pub use json::Json;
 pub use listeners::{listeners_json, listeners_text};
 pub use metrics::{METRICS_TYPE, metrics_text};
+pub use queued::{Queued, WhenFull};
 pub use terminal::{Colour, Terminal};
 
 use crate::model::{Report, WallClock};

@@ -6,7 +6,7 @@ use tokio::sync::{mpsc::Receiver, oneshot};
 
 use super::{Stop, trace::Trace};
 use crate::{
-    model::{Filter, ProbeReport, Snapshot},
+    model::{Filter, Snapshot},
     output::Sink,
 };
 
@@ -26,12 +26,21 @@ pub enum Ask {
 
 /// Whoever looks after a trace. All of it happens between two records: it must not take long.
 pub trait Attendant {
-    /// Everything from here on is counted.
-    fn attached(&mut self, probes: &[ProbeReport]) -> anyhow::Result<()>;
+    /// Everything from here on is counted, and no thread was started yet. Nothing observes the facts of
+    /// the probes in `down`.
+    fn attached(&mut self, down: &[&'static str], needs: &Needs<'_>) -> anyhow::Result<()>;
     /// About once a second, as long as the trace is not stuck.
-    fn ticked(&mut self);
+    fn ticked(&mut self, down: &[&'static str]);
     /// The end has begun.
     fn stopping(&mut self);
+}
+
+/// What a trace that is attached goes on needing.
+pub struct Needs<'a> {
+    /// To attach the packet program, time after time.
+    pub packets: bool,
+    /// Says whether the kernel lets maps be used.
+    pub may_use_maps: &'a dyn Fn() -> bool,
 }
 
 /// An attendant, and what it asks.
@@ -47,7 +56,10 @@ pub struct Attended<'a> {
 impl Attended<'_> {
     pub(super) fn attached(&mut self, trace: &mut Trace) -> anyhow::Result<()> {
         trace.tally(self.most_series);
-        self.attendant.attached(&trace.probes())
+        let kernel = &trace.host.kernel;
+        let needs =
+            Needs { packets: kernel.looks_at_packets(), may_use_maps: &|| kernel.may_use_maps() };
+        self.attendant.attached(&trace.down(), &needs)
     }
 }
 

@@ -6,15 +6,17 @@
 //! by the counters of each network namespace and of each socket, as far as they prove it
 //! ([`unseen`]); the rest stays unattributed in the summary.
 
+mod spare;
 mod unseen;
 
 use std::{
     collections::{BTreeMap, HashMap},
+    mem,
     path::Path,
     time::Duration,
 };
 
-use self::unseen::Grown;
+use self::{spare::Spare, unseen::Grown};
 use super::{
     host::{Live, PROC},
     polled::{listeners, refusal},
@@ -32,6 +34,10 @@ const LONGEST_LOOK: Duration = Duration::from_millis(1);
 /// While the program rests the drops are read again after so long, so that few of the listeners that
 /// had some are gone when they are needed.
 const REFRESH: Duration = Duration::from_secs(60);
+
+/// Where it cannot rest, that is tried again after twice as long each time, up to this: what a try reads
+/// is more than a look.
+const MOST_PATIENCE: Duration = Duration::from_secs(60);
 
 /// `sk_drops` of every listener, by inode, each with its network namespace.
 type Drops = HashMap<u64, (Option<u32>, u32)>;
@@ -52,11 +58,18 @@ enum State {
 pub(super) struct OnDemand {
     /// It rests after so long a time without anything to see.
     rest_after: Duration,
+    /// The same, longer after each time that it could not rest.
+    patience: Duration,
     quiet_since: BootTime,
     counters: Vec<NetnsDelta>,
     state: State,
     read_at: BootTime,
+    /// Whether it was not said yet why it does not rest.
     is_worth_it: bool,
+    /// For attaching it again, and for finding out what was refused meanwhile.
+    spare: Spare,
+    /// Why it could not be attached again, while that is so.
+    blocked: Option<String>,
 }
 
 impl OnDemand {
@@ -64,11 +77,14 @@ impl OnDemand {
     pub(super) fn new(now: BootTime, rest_after: Duration, counters: Vec<NetnsDelta>) -> Self {
         Self {
             rest_after,
+            patience: rest_after,
             quiet_since: now,
             counters,
             state: State::Attached,
             read_at: now,
             is_worth_it: true,
+            spare: Spare::default(),
+            blocked: None,
         }
     }
 
@@ -76,12 +92,28 @@ impl OnDemand {
         matches!(self.state, State::Resting(_))
     }
 
-    /// The program is attached again; all records are to be taken, and then [`Self::missed`].
+    /// Why nothing looks at packets though it should: the program could not be attached again.
+    pub(super) fn blocked(&self) -> Option<&str> {
+        self.blocked.as_deref()
+    }
+
+    /// Attaches the program again; then all records are to be taken, and [`Self::missed`] to be asked.
     ///
     /// The counters are read first: whatever was counted until then has told of itself by a record,
     /// so nothing that a program has counted is taken for missed.
-    pub(super) fn woken(&mut self, host: &mut Live) {
-        self.state = match std::mem::replace(&mut self.state, State::Attached) {
+    pub(super) fn wake(&mut self, host: &mut Live) {
+        self.spare.release();
+        let result = host.kernel.watch_packets().map_err(|error| format!("{error:#}"));
+        match (&result, &self.blocked) {
+            (Err(error), None) => log::warn!(
+                "packets cannot be looked at, which is tried once a second: {error}. Until then the \
+                 kernel's counters tell what is refused"
+            ),
+            (Ok(()), Some(_)) => log::warn!("packets are looked at again"),
+            (Ok(()), None) | (Err(_), Some(_)) => {}
+        }
+        self.blocked = result.err();
+        self.state = match mem::replace(&mut self.state, State::Attached) {
             State::Resting(drops) => State::Woken(drops, host.namespaces.borrow_mut().deltas()),
             state => state,
         };
@@ -95,7 +127,7 @@ impl OnDemand {
         let took = thread_cpu().saturating_sub(before);
         let has_moved = !unseen::moved(&self.counters, &counters).is_empty();
         if self.is_resting() {
-            let is_to_wake = has_moved || !is_quiet;
+            let is_to_wake = has_moved || !is_quiet || self.blocked.is_some();
             if !is_to_wake && now.since(self.read_at) >= REFRESH {
                 self.read_at = now;
                 if let Ok(drops) = drops()
@@ -109,50 +141,40 @@ impl OnDemand {
         self.counters = counters;
         if has_moved || !is_quiet {
             self.quiet_since = now;
-        } else if now.since(self.quiet_since) >= self.rest_after {
-            self.rest(now, host, took);
+        } else if now.since(self.quiet_since) >= self.patience {
+            self.quiet_since = now;
+            match self.rest(now, host, took) {
+                Ok(()) => self.patience = self.rest_after,
+                Err(why) => {
+                    let longer = (self.patience * 2).min(MOST_PATIENCE);
+                    self.patience = longer.max(self.rest_after);
+                    if mem::take(&mut self.is_worth_it) {
+                        log::info!("packets are looked at all the time: {why}");
+                    }
+                }
+            }
         }
         false
     }
 
-    fn rest(&mut self, now: BootTime, host: &mut Live, took: Duration) {
-        // What does not succeed is tried again after as long.
-        self.quiet_since = now;
+    /// Has the program rest, unless something moves just now; or says why it cannot.
+    fn rest(&mut self, now: BootTime, host: &mut Live, took: Duration) -> Result<(), String> {
         if took > LONGEST_LOOK {
-            if std::mem::take(&mut self.is_worth_it) {
-                log::info!("packets are looked at all the time: reading counters takes {took:?}");
-            }
-            return;
+            return Err(format!("reading counters takes {took:?}"));
         }
-        let drops = match drops() {
-            Ok(drops) => drops,
-            Err(netns) => {
-                if std::mem::take(&mut self.is_worth_it) {
-                    log::info!(
-                        "packets are looked at all the time: the drops of listeners in network \
-                         namespace {netns} cannot be read"
-                    );
-                }
-                return;
-            }
-        };
+        let drops = drops().map_err(|netns| {
+            format!("the drops of listeners in network namespace {netns} cannot be read")
+        })?;
         if self.have_moved(host) {
-            return;
+            return Ok(());
         }
-        match host.kernel.rest_packets() {
-            Ok(()) => {
-                log::debug!("packets are not looked at until a listener may refuse clients");
-                self.state = State::Resting(drops);
-                self.read_at = now;
-            }
-            Err(error) => log::warn!("packets are looked at all the time: {error:#}"),
-        }
-    }
-
-    /// The program could not be attached.
-    pub(super) fn rest_again(&mut self, now: BootTime) {
-        self.state = State::Resting(drops().unwrap_or_default());
+        let spare = self.spare.fill();
+        spare.map_err(|error| format!("there is no descriptor to attach them again: {error}"))?;
+        host.kernel.rest_packets().map_err(|error| format!("{error:#}"))?;
+        log::debug!("packets are not looked at until a listener may refuse clients");
+        self.state = State::Resting(drops);
         self.read_at = now;
+        Ok(())
     }
 
     /// Whether what was read since the counters were is not of the same moment.
@@ -168,17 +190,43 @@ impl OnDemand {
         host: &mut Live,
         aggregator: &Aggregator,
     ) -> Vec<Unseen> {
-        let State::Woken(before, counters) = std::mem::replace(&mut self.state, State::Attached)
-        else {
+        let State::Woken(before, counters) = mem::replace(&mut self.state, State::Attached) else {
             return Vec::new();
         };
         self.quiet_since = now;
+        if self.blocked.is_none() {
+            return self.refused(now, host, aggregator, &before, &counters);
+        }
+        // Without a descriptor it is not known whose they are: all of it waits. The drops are read first,
+        // so that what is refused meanwhile is found the next time, if by then it can be told.
+        let fresh = self.spare.fill().ok().and_then(|()| {
+            self.spare.release();
+            let has_moved = !unseen::moved(&self.counters, &counters).is_empty();
+            has_moved.then(drops)?.ok()
+        });
+        let refused =
+            fresh.is_some().then(|| self.refused(now, host, aggregator, &before, &counters));
+        self.state = State::Resting(fresh.unwrap_or(before));
+        // As many as there are.
+        let _ = self.spare.fill();
+        refused.unwrap_or_default()
+    }
+
+    /// What was refused between two readings of counters and drops.
+    fn refused(
+        &mut self,
+        now: BootTime,
+        host: &mut Live,
+        aggregator: &Aggregator,
+        before: &Drops,
+        counters: &[NetnsDelta],
+    ) -> Vec<Unseen> {
         // After the counters what was counted already, and last the sockets: what is refused between
         // these makes more that the counters do not explain, and less is attributed.
         let nearer = host.namespaces.borrow_mut().deltas();
         let counted = aggregator.counted(host);
         let nearer = unseen::moved(&self.counters, &nearer);
-        let moved = unseen::moved(&self.counters, &counters);
+        let moved = unseen::moved(&self.counters, counters);
         if moved.is_empty() {
             return Vec::new();
         }

@@ -24,7 +24,7 @@ use crate::{
     aggregate::{Aggregator, Settings},
     decode::{self, DecodeError},
     enrich::{Namespaces, boot_time, owners_now, read_clocks},
-    kernel::{Kernel, Refused},
+    kernel::{Kernel, NO_FORM, Refused},
     model::{
         BootTime, Event, FailureEvent, LostCount, LostKind, LostReport, ProbeReport, Process,
         RefusedForm, Report, Started, Summary, WallClock,
@@ -157,8 +157,9 @@ impl Trace {
             self.write(sink, report)?;
         }
         if event.caller.is_some() {
-            // Nobody takes connections out of the queue now: it fills.
-            return self.wake(sink);
+            // Nobody takes connections out of the queue now: it fills. What failed before is the next
+            // tick's to try again.
+            return if self.blocked().is_none() { self.wake(sink) } else { Ok(()) };
         }
         self.follow(inode, owners, sink)
     }
@@ -299,18 +300,17 @@ impl Trace {
         else {
             return Ok(());
         };
-        let result = self.host.kernel.watch_packets();
-        on_demand.woken(&mut self.host);
+        on_demand.wake(&mut self.host);
         self.drain(sink)?;
         let now = boot_time();
         let Some(on_demand) = &mut self.on_demand else { return Ok(()) };
         let refused = on_demand.missed(now, &mut self.host, &self.aggregator);
-        if let Err(error) = result {
-            // The next look tries it again; until then the counters tell.
-            log::warn!("packets cannot be looked at: {error:#}");
-            on_demand.rest_again(now);
-        }
         self.take_unseen(now, refused, sink)
+    }
+
+    /// Why nothing looks at packets though it should.
+    fn blocked(&self) -> Option<&str> {
+        self.on_demand.as_ref().and_then(OnDemand::blocked)
     }
 
     fn take_unseen(
@@ -422,12 +422,27 @@ impl Trace {
     pub(super) fn probes(&self) -> Vec<ProbeReport> {
         let probes = self.host.kernel.probes().iter();
         probes
-            .map(|attached| ProbeReport {
-                probe: attached.probe,
-                form: attached.form,
-                refused: attached.refused.iter().map(refused_form).collect(),
+            .map(|attached| {
+                let refused = attached.refused.iter().map(refused_form);
+                let blocked = self.blocked().filter(|_| attached.is_of_packets());
+                let blocked =
+                    blocked.map(|why| RefusedForm { form: attached.form, why: why.to_owned() });
+                ProbeReport {
+                    probe: attached.probe,
+                    form: if blocked.is_some() { NO_FORM } else { attached.form },
+                    refused: refused.chain(blocked).collect(),
+                }
             })
             .collect()
+    }
+
+    /// The facts that nothing observes now.
+    pub(super) fn down(&self) -> Vec<&'static str> {
+        let is_blocked = self.blocked().is_some();
+        let probes = self.host.kernel.probes().iter();
+        let down =
+            probes.filter(|probe| probe.form == NO_FORM || is_blocked && probe.is_of_packets());
+        down.map(|probe| probe.probe).collect()
     }
 
     /// Takes what was found out about an episode.

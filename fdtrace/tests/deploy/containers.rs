@@ -1,8 +1,8 @@
 //! The image. No engine builds it here: what it copies and says must be there.
 
-use std::{collections::BTreeSet, path::Path, process::Command};
+use std::{collections::BTreeSet, path::Path};
 
-use crate::{CAPABILITIES, read};
+use crate::{CAPABILITIES, read, run};
 
 #[test]
 fn the_image_copies_what_there_is_and_asks_for_no_more() {
@@ -24,11 +24,7 @@ fn the_image_copies_what_there_is_and_asks_for_no_more() {
 #[test]
 fn the_program_needs_no_library_that_the_image_lacks() {
     const THERE: [&str; 5] = ["linux-vdso", "libgcc_s", "libc", "libm", "/lib64/ld-linux-x86-64"];
-    let Ok(output) = Command::new("ldd").arg(env!("CARGO_BIN_EXE_fdtrace")).output() else {
-        println!("skipped: there is no ldd");
-        return;
-    };
-    let text = String::from_utf8(output.stdout).unwrap();
+    let text = run("ldd", &[env!("CARGO_BIN_EXE_fdtrace")]);
     let needed: BTreeSet<_> = text
         .lines()
         .filter_map(|line| line.trim().split(".so").next())

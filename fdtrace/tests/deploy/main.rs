@@ -1,11 +1,7 @@
-//! What stands under deploy/: each file is read by the program that it is for, where that is here, and
-//! names no metric, capability or option that fdtrace does not have.
+//! What stands under deploy/: each file is read by the program that it is for, which `cargo xtask setup`
+//! installs, and names no metric, capability or option that fdtrace does not have.
 
-#![expect(
-    clippy::unwrap_used,
-    clippy::print_stdout,
-    reason = "a test fails by panicking, and its log should show what was skipped"
-)]
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod containers;
 mod kubernetes;
@@ -30,13 +26,13 @@ fn read(name: &str) -> String {
     fs::read_to_string(path(name)).unwrap_or_else(|error| panic!("{name}: {error}"))
 }
 
-/// Runs a program that must succeed; where it is not installed, says so.
+/// Runs a program that must succeed; gives what it wrote.
 #[track_caller]
-fn run(program: &str, args: &[&str]) {
-    let Ok(output) = Command::new(program).args(args).output() else {
-        println!("skipped: there is no {program}; cargo xtask setup installs it");
-        return;
-    };
+fn run(program: &str, args: &[&str]) -> String {
+    let output = Command::new(program).args(args).output();
+    let output =
+        output.unwrap_or_else(|error| panic!("{program}: {error}; cargo xtask setup installs it"));
     let said = [output.stdout, output.stderr].map(|text| String::from_utf8(text).unwrap());
     assert!(output.status.success(), "{program} {args:?}: {}", said.concat());
+    said.concat()
 }

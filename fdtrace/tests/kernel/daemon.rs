@@ -9,23 +9,25 @@ use std::{
     time::Duration,
 };
 
-use nix::{
-    mount::{MsFlags, mount},
-    sched::{CloneFlags, unshare},
-};
-use serde_json::Value;
+use nix::mount::{MsFlags, mount};
 
 use crate::{
     Test,
-    support::{Daemon, binary, eventually, free_port},
+    host::{TRACEFS, mount_tracefs},
+    support::{Daemon, binary, eventually, form_arguments, free_port},
     workload::Workload,
 };
 
-pub(crate) const TESTS: &[Test] = &[
+mod outputs;
+mod privileges;
+
+pub(crate) const TESTS: &[&[Test]] = &[OWN, outputs::TESTS, privileges::TESTS];
+
+const OWN: &[Test] = &[
     ("metrics_are_what_failed", metrics_are_what_failed),
     ("a_reload_takes_no_count_back", a_reload_takes_no_count_back),
-    ("a_rotated_file_is_followed", a_rotated_file_is_followed),
-    ("a_full_disk_costs_no_count", a_full_disk_costs_no_count),
+    ("who_finds_no_room_is_counted_as_other", who_finds_no_room_is_counted_as_other),
+    ("a_probe_that_is_down_is_told", a_probe_that_is_down_is_told),
     ("systemd_and_the_journal_are_told", systemd_and_the_journal_are_told),
     ("metrics_without_descriptors", metrics_without_descriptors),
     ("a_wrong_configuration_is_2_and_a_taken_port_1", wrong_configurations),
@@ -95,74 +97,71 @@ fn a_reload_takes_no_count_back() {
     assert!(daemon.stop().status.success());
 }
 
-fn a_rotated_file_is_followed() {
-    let daemon = Daemon::start(&quiet("json_file = \"DIR/out.jsonl\""));
-    let (file, old) = (daemon.path("out.jsonl"), daemon.path("out.jsonl.1"));
-    fs::rename(&file, &old).unwrap();
-    eventually("the file is there again", || file.exists());
-    let mut workload = Workload::start("failures=5 comm=daemon-rotated");
-    workload.fail();
-    let comm = "\"comm\":\"daemon-rotated\"".to_owned();
-    eventually("an episode", || fs::read_to_string(&file).unwrap().contains(&comm));
-    let before = fs::read_to_string(&old).unwrap();
-    assert!(before.contains("\"started\"") && !before.contains(&comm), "{before}");
-    // By SIGHUP at once.
-    fs::rename(&file, &old).unwrap();
-    daemon.reload(&quiet("json_file = \"DIR/out.jsonl\""));
-    assert!(file.exists());
-    let lines = fs::read_to_string(&old).unwrap();
-    assert!(lines.contains(&comm) && lines.ends_with('\n'), "{lines}");
+fn who_finds_no_room_is_counted_as_other() {
+    const FAILURES: &str = "fdtrace_failures_total";
+    let names = ["series-1", "series-2", "series-3", "series-4"];
+    let daemon =
+        Daemon::start(&format!("{}max_series = 2\n[trace]\ncomms = {names:?}\n", quiet("")));
+    let mut failed = 0;
+    let mut workloads = Vec::new();
+    for (number, name) in names.into_iter().enumerate() {
+        let count = 10 + 3 * number;
+        let mut workload = Workload::start(&format!("failures={count} comm={name}"));
+        failed += workload.fail();
+        workloads.push(workload);
+        // In that order.
+        assert_eq!(daemon.metric(FAILURES, &[]).to_string(), failed.to_string());
+    }
+    let of = |labels: &[&str]| daemon.metric(FAILURES, labels).to_string();
+    let what = ["failure=\"EMFILE\"", "door=\"accept4\""];
+    assert_eq!(of(&what), failed.to_string());
+    assert_eq!(of(&["process=\"series-2\""]), "13");
+    let other = ["process", "unit", "container", "pod", "listener"];
+    let other = other.map(|label| format!("{label}=\"other\""));
+    let other: Vec<_> = other.iter().map(String::as_str).chain(what).collect();
+    assert_eq!(of(&other), (16 + 19).to_string());
+    // Their episodes as well.
+    assert_eq!(daemon.metric("fdtrace_episodes", &["failure=\"EMFILE\""]).to_string(), "4");
+    assert_eq!(daemon.metric("fdtrace_episodes", &["listener=\"other\""]).to_string(), "2");
     assert!(daemon.stop().status.success());
 }
 
-fn a_full_disk_costs_no_count() {
-    const BYTES: usize = 64 << 10;
-    let config = quiet("json_file = \"DIR/small/out.jsonl\"");
-    let daemon = Daemon::start_changed(&config, |dir| {
-        unshare(CloneFlags::CLONE_NEWNS)?;
-        let none = None::<&str>;
-        mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none)?;
-        let small = dir.join("small");
-        fs::create_dir(&small)?;
-        let size = format!("size={BYTES}");
-        Ok(mount(Some("tmpfs"), &small, Some("tmpfs"), MsFlags::empty(), Some(&*size))?)
-    });
-    // The mount is the daemon's alone.
-    let outside = daemon.path("small");
-    let root = format!("/proc/{}/root{}", daemon.pid(), outside.display());
-    let (filler, file) = (Path::new(&root).join("filler"), Path::new(&root).join("out.jsonl"));
-    let full = fs::write(&filler, vec![0; 2 * BYTES]);
-    assert_eq!(full.unwrap_err().raw_os_error(), Some(nix::libc::ENOSPC));
-    let free = BYTES - usize::try_from(fs::metadata(&filler).unwrap().len()).unwrap();
-    // Until there is not a byte left.
-    let mut workloads = Vec::new();
-    let mut failed = 0;
-    while daemon.get("/healthz").0 == 200 {
-        assert!(workloads.len() < 20, "{free} bytes were free");
-        let mut workload = Workload::start("failures=41 comm=daemon-full");
-        failed += workload.fail();
-        workloads.push(workload);
-        thread::sleep(Duration::from_millis(100));
+/// Its tracepoint is hidden from the daemon, as of a kernel that was built without it.
+fn a_probe_that_is_down_is_told() {
+    const UP: &str = "fdtrace_probe_up";
+    const PROBE: &str = "probe=\"socketpair\"";
+    if form_arguments().contains(&"--form".to_owned()) {
+        println!("  a form that is asked for and is not there ends the start");
+        return;
     }
-    let (status, why) = daemon.get("/healthz");
-    assert_eq!(status, 503);
-    assert!(why.contains("json_file cannot be written: No space left on device"), "{why}");
-    let mut workload = Workload::start("failures=43 comm=daemon-full");
-    failed += workload.fail();
-    let count = daemon.metric("fdtrace_failures_total", &["process=\"daemon-full\""]);
-    assert_eq!(count.to_string(), failed.to_string());
-    fs::remove_file(&filler).unwrap();
-    eventually("it is healthy again", || daemon.get("/healthz").0 == 200);
-    let stderr = daemon.stderr();
-    assert_eq!(stderr.matches("json_file: cannot be written").count(), 1, "{stderr}");
-    // What could not be written has waited: every line is there, and whole.
-    let lines = fs::read_to_string(&file).unwrap();
-    let opened = lines.lines().filter(|line| {
-        let line: Value =
-            serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {line}"));
-        line["kind"] == "episode_opened" && line["process"]["comm"] == "daemon-full"
+    let there = Daemon::start(&quiet(""));
+    if there.metric(UP, &[PROBE, "form=\"tracepoint\""]) < 0.5 {
+        println!("  this host does not observe it by a tracepoint");
+        return;
+    }
+    assert!(there.stop().status.success());
+    let daemon = Daemon::start_changed(&quiet(""), |dir| {
+        mount_tracefs()?;
+        for root in [TRACEFS, "/sys/kernel/debug/tracing"] {
+            let hidden = Path::new(root).join("events/syscalls/sys_exit_socketpair");
+            if hidden.exists() {
+                mount(Some(dir), &hidden, None::<&str>, MsFlags::MS_BIND, None::<&str>)?;
+            }
+        }
+        Ok(())
     });
-    assert_eq!(opened.count(), workloads.len() + 1);
+    let why = "the probe `socketpair` is not attached\n";
+    assert_eq!(daemon.get("/healthz"), (503, why.to_owned()));
+    let down = format!("{UP}{{{PROBE},form=\"none\"}} 0\n");
+    let (status, text) = daemon.get("/metrics");
+    assert!(status == 200 && text.contains(&down), "{text}");
+    // systemd too is told why, and everything else is counted.
+    let notice = daemon.wait_for_notice("WATCHDOG=1");
+    assert!(!notice.contains("STATUS=watching"), "{notice}");
+    let mut workload = Workload::start("failures=11 comm=daemon-down");
+    workload.fail();
+    let count = daemon.metric("fdtrace_failures_total", &["process=\"daemon-down\""]);
+    assert_eq!(count.to_string(), "11");
     assert!(daemon.stop().status.success());
 }
 
@@ -200,38 +199,22 @@ fn systemd_and_the_journal_are_told() {
     assert!(ended.stdout.contains("EXHAUSTED  daemon-told["), "{}", ended.stdout);
 }
 
-/// fdtrace at its own limit: no spinning, and answers as soon as there is a descriptor.
+/// fdtrace at its own limit: it counts on, does not spin, and answers as soon as there is a descriptor.
 fn metrics_without_descriptors() {
-    let daemon = Daemon::start(&quiet(""));
-    let limit = |soft: Option<u64>| {
-        let mut old = nix::libc::rlimit { rlim_cur: 0, rlim_max: 0 };
-        let pid = i32::try_from(daemon.pid()).unwrap();
-        // SAFETY: both are valid for the call, or null.
-        let result = unsafe {
-            let old = &raw mut old;
-            nix::libc::prlimit(pid, nix::libc::RLIMIT_NOFILE, std::ptr::null(), old)
-        };
-        assert_eq!(result, 0);
-        if let Some(soft) = soft {
-            let new = nix::libc::rlimit { rlim_cur: soft, ..old };
-            let none = std::ptr::null_mut();
-            // SAFETY: the same.
-            let result =
-                unsafe { nix::libc::prlimit(pid, nix::libc::RLIMIT_NOFILE, &raw const new, none) };
-            assert_eq!(result, 0);
-        }
-        old.rlim_cur
-    };
+    let daemon = Daemon::start(&quiet("json_file = \"DIR/out.jsonl\""));
+    let (file, old) = (daemon.path("out.jsonl"), daemon.path("out.jsonl.1"));
     let cpu = || {
         let stat = fs::read_to_string(format!("/proc/{}/stat", daemon.pid())).unwrap();
         let fields: Vec<_> = stat.rsplit(')').next().unwrap().split_whitespace().collect();
         fields[11].parse::<u64>().unwrap() + fields[12].parse::<u64>().unwrap()
     };
-    let before = limit(None);
-    limit(Some(4));
+    let before = daemon.limit_descriptors(4);
     let mut waiting =
         std::net::TcpStream::connect(("127.0.0.1", daemon.port())).expect("the kernel connects");
     io::Write::write_all(&mut waiting, b"GET /healthz HTTP/1.1\r\n\r\n").unwrap();
+    let mut workload = Workload::start("failures=67 comm=daemon-without");
+    assert_eq!(workload.fail(), 67);
+    fs::rename(&file, &old).unwrap();
     thread::sleep(Duration::from_millis(1500));
     let start = cpu();
     thread::sleep(Duration::from_secs(3));
@@ -241,10 +224,18 @@ fn metrics_without_descriptors() {
     assert!(daemon.stderr().contains("metrics: cannot accept a connection"), "{}", daemon.stderr());
     // Its watchdog needs none.
     daemon.wait_for_notice("WATCHDOG=1");
-    limit(Some(before));
+    daemon.limit_descriptors(before);
     let mut answer = String::new();
     io::Read::read_to_string(&mut waiting, &mut answer).unwrap();
-    assert!(answer.ends_with("\r\n\r\nok\n"), "{answer}");
+    // That it had no descriptor for its file either is not over before the next tick.
+    assert!(answer.starts_with("HTTP/1.1 "), "{answer}");
+    eventually("it is healthy again", || daemon.get("/healthz").0 == 200);
+    let count = daemon.metric("fdtrace_failures_total", &["process=\"daemon-without\""]);
+    assert_eq!(count.to_string(), "67");
+    assert!(daemon.metric("fdtrace_lost_total", &["kind=\"failures\""]) < 0.1);
+    assert!(daemon.metric("fdtrace_lost_total", &["reason=\"json_file\""]) < 0.1);
+    let [before, after] = [&old, &file].map(|file| fs::read_to_string(file).unwrap());
+    assert!((before + &after).contains("\"comm\":\"daemon-without\""));
     assert!(daemon.stop().status.success());
 }
 

@@ -8,6 +8,7 @@ use std::{
 };
 
 use nix::{
+    errno::Errno,
     libc::{BPF_ABS, BPF_JEQ, BPF_JMP, BPF_K, BPF_LD, BPF_RET, BPF_W},
     mount::{MntFlags, MsFlags, mount, umount2},
     sched::{CloneFlags, unshare},
@@ -98,6 +99,19 @@ pub(crate) fn drop_capability(capability: nix::libc::c_ulong) -> io::Result<()> 
     let result = unsafe { nix::libc::prctl(nix::libc::PR_CAPBSET_DROP, capability, 0, 0, 0) };
     if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
+
+/// A mount namespace of its own, with a tracefs: it takes a capability to mount one, and none to use it.
+pub(crate) fn mount_tracefs() -> io::Result<()> {
+    let none = None::<&str>;
+    unshare(CloneFlags::CLONE_NEWNS)?;
+    mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none)?;
+    match mount(Some("tracefs"), TRACEFS, Some("tracefs"), MsFlags::empty(), none) {
+        Ok(()) | Err(Errno::EBUSY) => Ok(()),
+        Err(error) => Err(error.into()),
+    }
+}
+
+pub(crate) const TRACEFS: &str = "/sys/kernel/tracing";
 
 pub(crate) fn become_nobody() -> io::Result<()> {
     nix::unistd::setgid(nix::unistd::Gid::from_raw(65534))?;

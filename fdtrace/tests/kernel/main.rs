@@ -61,10 +61,10 @@ fn main() -> ExitCode {
         episodes::TESTS,
         warnings::TESTS,
         retries::TESTS,
-        daemon::TESTS,
     ];
     let trials = tests
         .iter()
+        .chain(daemon::TESTS)
         .chain(queues::TESTS)
         .chain(doors::TESTS)
         .copied()

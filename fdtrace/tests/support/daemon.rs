@@ -12,6 +12,7 @@ use std::{
 };
 
 use nix::{
+    libc,
     sys::prctl::set_pdeathsig,
     sys::signal::{Signal, kill},
     unistd::Pid,
@@ -100,6 +101,23 @@ impl Daemon {
         self.child.id()
     }
 
+    /// Sets its soft limit of descriptors; gives what it was.
+    #[track_caller]
+    pub(crate) fn limit_descriptors(&self, soft: u64) -> u64 {
+        let pid = i32::try_from(self.pid()).expect("a pid");
+        let mut old = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+        // SAFETY: both are valid for the call, or null.
+        let result =
+            unsafe { libc::prlimit(pid, libc::RLIMIT_NOFILE, std::ptr::null(), &raw mut old) };
+        assert_eq!(result, 0, "{}", io::Error::last_os_error());
+        let new = libc::rlimit { rlim_cur: soft, ..old };
+        let none = std::ptr::null_mut();
+        // SAFETY: the same.
+        let result = unsafe { libc::prlimit(pid, libc::RLIMIT_NOFILE, &raw const new, none) };
+        assert_eq!(result, 0, "{}", io::Error::last_os_error());
+        old.rlim_cur
+    }
+
     pub(crate) fn stderr(&self) -> String {
         fs::read_to_string(self.path("stderr")).expect("stderr")
     }
@@ -120,7 +138,7 @@ impl Daemon {
     }
 
     /// Makes room for notices: the kernel keeps but some ten, and others are not sent.
-    fn forget_notices(&self) {
+    pub(crate) fn forget_notices(&self) {
         self.notify.set_nonblocking(true).expect("no waiting");
         while self.notify.recv(&mut [0; 4096]).is_ok() {}
         self.notify.set_nonblocking(false).expect("waiting");
@@ -155,12 +173,15 @@ impl Daemon {
     /// Sends a request; gives the answer.
     #[track_caller]
     pub(crate) fn ask(&self, request: &str) -> String {
-        let mut stream = TcpStream::connect(("127.0.0.1", self.port)).expect("connect");
+        self.connect().ask(request)
+    }
+
+    /// A connection on which something may be asked, later.
+    #[track_caller]
+    pub(crate) fn connect(&self) -> Connection {
+        let stream = TcpStream::connect(("127.0.0.1", self.port)).expect("connect");
         stream.set_read_timeout(Some(PATIENCE)).expect("a timeout");
-        stream.write_all(request.as_bytes()).expect("send a request");
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer).expect("an answer");
-        answer
+        Connection(stream)
     }
 
     /// The sum of a metric's samples that have all of those labels.
@@ -189,6 +210,20 @@ impl Daemon {
         let status = self.child.wait().expect("wait for fdtrace");
         let stdout = fs::read_to_string(self.path("stdout")).expect("stdout");
         Ended { status, stderr: self.stderr(), stdout }
+    }
+}
+
+/// A connection to a daemon.
+pub(crate) struct Connection(TcpStream);
+
+impl Connection {
+    /// Sends a request; gives the answer.
+    #[track_caller]
+    pub(crate) fn ask(mut self, request: &str) -> String {
+        self.0.write_all(request.as_bytes()).expect("send a request");
+        let mut answer = String::new();
+        self.0.read_to_string(&mut answer).expect("an answer");
+        answer
     }
 }
 

@@ -77,6 +77,7 @@ pub(crate) const PACKAGES: &[Package] = &[
     ),
     test("prometheus", "promtool tests the alert rules; it scrapes fdtrace and fires them"),
     test("prometheus-alertmanager", "gets the alerts that prometheus fires"),
+    test_unless("systemd-analyze", "systemd", "systemd-analyze reads the unit"),
     test("dpkg-dev", "dpkg-shlibdeps: what the Debian package depends on"),
     test("lintian", "looks over the Debian package of cargo xtask dist"),
     arm64("qemu-system-arm", "runs the kernels of cargo xtask vm --arch arm64"),

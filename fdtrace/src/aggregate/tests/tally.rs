@@ -49,13 +49,26 @@ fn what_there_is_no_room_for_is_one() {
     let host = FakeHost::new();
     let mut aggregator = aggregator(Filter::default());
     aggregator.tally(1);
-    for slot in [0, 1, 2] {
-        let failure = Failure::Errno(Errno(24 - u16::try_from(slot).unwrap()));
+    for slot in 0..8 {
+        let failure = Failure::Errno(Errno(24 - u16::try_from(slot / 4).unwrap()));
         let of = FailureEvent { failure, ..event(slot, 5, 10.0) };
+        // Of the same call of other processes, and of another failure.
+        let of = FailureEvent { caller: Some(caller_called(slot)), ..of };
         record(&mut aggregator, &host, &of, 5);
     }
     let counts = aggregator.tallied(at(11.0));
-    assert_eq!(counts.len(), 2);
-    assert_eq!((counts[0].count, counts[0].series.is_some()), (5, true));
-    assert_eq!(counts[1], SeriesCount { series: None, count: 10 });
+    let of = |count: &SeriesCount| {
+        let series = count.series.as_ref().unwrap();
+        (series.who.is_some(), series.failure, count.count)
+    };
+    let mut counts: Vec<_> = counts.iter().map(of).collect();
+    counts.sort_unstable();
+    let [own, system] = [24, 23].map(|errno| Failure::Errno(Errno(errno)));
+    assert_eq!(counts, [(false, system, 20), (false, own, 15), (true, own, 5)]);
+}
+
+/// A process of another name.
+fn caller_called(number: u32) -> Caller {
+    let comm = Comm::from_bytes(format!("worker-{number}").as_bytes());
+    Caller { comm, ..caller(number, 2.0) }
 }

@@ -52,7 +52,7 @@ impl Collector for Metrics {
 impl Metrics {
     fn failures(&self, out: &mut Out<'_>) -> fmt::Result {
         let Snapshot { failures, episodes, opened, .. } = &self.snapshot;
-        let mut counts: BTreeMap<Labels<6>, u64> = BTreeMap::new();
+        let mut counts: BTreeMap<Labels<7>, u64> = BTreeMap::new();
         for one in failures {
             let labels = labels::failure(one.series.as_ref());
             *counts.entry(labels).or_default() += one.count;
@@ -60,7 +60,7 @@ impl Metrics {
         let help = "Failed calls and refused connection attempts since fdtrace started";
         out.counters("failures", help, None, &counts)?;
 
-        let mut open: BTreeMap<Labels<6>, u64> = BTreeMap::new();
+        let mut open: BTreeMap<Labels<7>, u64> = BTreeMap::new();
         for episode in episodes {
             let labels = labels::bounded(&open, labels::episode(episode), self.most_series);
             *open.entry(labels).or_default() += 1;
@@ -76,7 +76,7 @@ impl Metrics {
     }
 
     fn close(&self, out: &mut Out<'_>) -> fmt::Result {
-        let mut shares: BTreeMap<Labels<5>, f64> = BTreeMap::new();
+        let mut shares: BTreeMap<Labels<6>, f64> = BTreeMap::new();
         for close in &self.snapshot.close {
             let labels = labels::bounded(&shares, labels::close(close), self.most_series);
             // Of workers of one name, the fullest.

@@ -1,6 +1,9 @@
 //! A snapshot as Prometheus reads it.
 
-use std::time::{Duration, SystemTime};
+use std::{
+    collections::BTreeSet,
+    time::{Duration, SystemTime},
+};
 
 use super::*;
 use crate::{
@@ -16,7 +19,8 @@ fn snapshot() -> Snapshot {
     let target = fixtures::every(9088);
     let emfile = Failure::Errno(Errno::EMFILE);
     let owners = vec![fixtures::process()];
-    let series = Series { who: Who::of(&owners, &target), failure: emfile, door: Door::Accept4 };
+    let who = Some(Who::of(&owners, &target));
+    let series = Series { who, failure: emfile, door: Door::Accept4 };
     let limits = FdLimits { soft: Limit::Of(1024), hard: Limit::Of(4096) };
     Snapshot {
         started: SystemTime::UNIX_EPOCH + Duration::from_millis(1_722_290_203_500),
@@ -67,7 +71,7 @@ fn samples(text: &str) -> Vec<&str> {
 #[test]
 fn every_metric_has_its_promised_name() {
     let text = metrics_text(snapshot(), 10).unwrap();
-    let who = "process=\"dataforwardsrv\",unit=\"supervisord.service\",container=\"\",\
+    let who = "process=\"dataforwardsrv\",unit=\"supervisord.service\",container=\"\",pod=\"\",\
                listener=\"*:9088\"";
     let expected = [
         format!("fdtrace_failures_total{{{who},failure=\"EMFILE\",door=\"accept4\"}} 119"),
@@ -95,11 +99,11 @@ fn every_metric_has_its_promised_name() {
 #[test]
 fn every_metric_is_documented() {
     let docs = include_str!("../../../../docs/daemon.md");
+    let rows = docs.lines().filter_map(|line| line.strip_prefix("| `fdtrace_")?.split_once("` |"));
+    let documented: BTreeSet<_> = rows.map(|(name, _)| format!("fdtrace_{name}")).collect();
     let text = metrics_text(snapshot(), 10).unwrap();
-    for line in samples(&text) {
-        let name = line.split(['{', ' ']).next().unwrap();
-        assert!(docs.contains(&format!("| `{name}` |")), "{name}");
-    }
+    let written = samples(&text).into_iter().map(|line| line.split(['{', ' ']).next().unwrap());
+    assert_eq!(documented, written.map(str::to_owned).collect());
 }
 
 #[test]
@@ -116,7 +120,7 @@ fn what_is_unknown_is_not_there() {
 fn names_are_escaped() {
     let mut snapshot = snapshot();
     let series = snapshot.failures[0].series.as_mut().unwrap();
-    series.who.process = Some(Comm::from_bytes(b"a\"b\nc\\\x1b"));
+    series.who.as_mut().unwrap().process = Some(Comm::from_bytes(b"a\"b\nc\\\x1b"));
     let text = metrics_text(snapshot, 10).unwrap();
     assert!(text.contains(r#"{process="a\"b\\x0ac\\\\\\x1b","#), "{text}");
 }
@@ -128,17 +132,25 @@ fn what_is_too_many_is_other() {
     snapshot.episodes = (1..=5)
         .map(|port| OpenEpisode { target: fixtures::every(port), ..episode.clone() })
         .collect();
-    snapshot.failures.push(SeriesCount { series: None, count: 4 });
+    let series = snapshot.failures[0].series.clone().unwrap();
+    let series = Some(Series { who: None, ..series });
+    snapshot.failures.push(SeriesCount { series, count: 4 });
+    snapshot.failures.push(SeriesCount { series: None, count: 2 });
     let text = metrics_text(snapshot, 2).unwrap();
     let lines = samples(&text);
     let of = |name: &str| lines.iter().filter(|line| line.starts_with(name)).collect::<Vec<_>>();
     let episodes = of("fdtrace_episodes{");
     assert_eq!(episodes.len(), 3, "{episodes:?}");
-    let other = "process=\"other\",unit=\"other\",container=\"other\",listener=\"other\",\
-                 failure=\"other\"";
-    assert!(lines.contains(&format!("fdtrace_episodes{{{other},cause=\"other\"}} 3").as_str()));
-    let failures = format!("fdtrace_failures_total{{{other},door=\"other\"}} 4");
-    assert!(lines.contains(&failures.as_str()), "{text}");
+    let other = "process=\"other\",unit=\"other\",container=\"other\",pod=\"other\",\
+                 listener=\"other\"";
+    // What failed, and why, is told all the same.
+    for line in [
+        format!("fdtrace_episodes{{{other},failure=\"EMFILE\",cause=\"soft_limit_low\"}} 3"),
+        format!("fdtrace_failures_total{{{other},failure=\"EMFILE\",door=\"accept4\"}} 4"),
+        format!("fdtrace_failures_total{{{other},failure=\"other\",door=\"other\"}} 2"),
+    ] {
+        assert!(lines.contains(&line.as_str()), "{line}: {text}");
+    }
 }
 
 /// Two lines of one name and the same labels would be refused: all that make one are summed up.
@@ -147,7 +159,7 @@ fn what_looks_the_same_is_one() {
     let mut snapshot = snapshot();
     let mut same = snapshot.failures[0].clone();
     let series = same.series.as_mut().unwrap();
-    series.who.container = Some(String::new());
+    series.who.as_mut().unwrap().container = Some(String::new());
     snapshot.failures.push(same);
     let text = metrics_text(snapshot, 10).unwrap();
     let mut failures = text.lines().filter(|line| line.starts_with("fdtrace_failures_total{"));

@@ -10,6 +10,7 @@ mod diagnosed;
 mod endurance;
 mod final_ack;
 mod flood;
+mod limits;
 mod metrics;
 mod network;
 mod owners;
@@ -37,4 +38,5 @@ pub(crate) const TESTS: &[&[Test]] = &[
     endurance::TESTS,
     metrics::TESTS,
     cgroup_ns::TESTS,
+    limits::TESTS,
 ];

@@ -3,15 +3,10 @@
 //! Where another form sees refused clients there is nothing to rest, and the same figures hold.
 
 use std::{
-    fs, io, thread,
+    fs, thread,
     time::{Duration, Instant},
 };
 
-use nix::{
-    errno::Errno,
-    mount::{MsFlags, mount},
-    sched::{CloneFlags, unshare},
-};
 use serde_json::json;
 
 use super::{
@@ -21,7 +16,7 @@ use super::{
 };
 use crate::{
     Test,
-    host::{CAP_SYS_ADMIN, drop_capability},
+    host::{CAP_SYS_ADMIN, drop_capability, mount_tracefs},
     support::{Fdtrace, Run, number},
     workload::Workload,
 };
@@ -267,17 +262,7 @@ fn resting_not_where_drops_cannot_be_read() {
     }
     // A namespace that may not be entered, with somebody in it.
     let case = Case::new("closed", 1, &[], &json!({ "backlog": BACKLOG }));
-    let without_cap_sys_admin = || -> io::Result<()> {
-        let none = None::<&str>;
-        unshare(CloneFlags::CLONE_NEWNS)?;
-        mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none)?;
-        // It takes the capability to mount one, and not to use it.
-        let tracing = "/sys/kernel/tracing";
-        match mount(Some("tracefs"), tracing, Some("tracefs"), MsFlags::empty(), none) {
-            Ok(()) | Err(Errno::EBUSY) => drop_capability(CAP_SYS_ADMIN),
-            Err(error) => Err(error.into()),
-        }
-    };
+    let without_cap_sys_admin = || mount_tracefs().and_then(|()| drop_capability(CAP_SYS_ADMIN));
     let fdtrace = Fdtrace::start_changed(SOON, without_cap_sys_admin);
     thread::sleep(Duration::from_secs(3));
     assert_ne!(looks(&fdtrace, form.as_deref()), Some(false));

@@ -18,6 +18,7 @@ mod exactness;
 mod faults;
 mod host;
 mod odd_hosts;
+mod privileges;
 mod queue_workload;
 mod queues;
 mod retries;
@@ -50,8 +51,8 @@ fn main() -> ExitCode {
         host::TESTS,
         doctor::TESTS,
         odd_hosts::TESTS,
+        privileges::TESTS,
         exactness::TESTS,
-        faults::TESTS,
         attribution::TESTS,
         errnos::TESTS,
         episodes::TESTS,
@@ -61,6 +62,7 @@ fn main() -> ExitCode {
     ];
     let trials = tests
         .iter()
+        .chain(faults::TESTS)
         .chain(queues::TESTS)
         .chain(doors::TESTS)
         .copied()

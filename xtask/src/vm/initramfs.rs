@@ -49,7 +49,7 @@ pub(crate) fn write(kernel: &Kernel, programs: &Programs, boot: &Boot<'_>) -> Re
     let init = match boot.userland {
         Userland::Busybox => INIT,
         Userland::Systemd => {
-            userland::add(&mut archive)?;
+            userland::add(&mut archive, &programs.fdtrace)?;
             INIT_OF_SYSTEMD
         }
     };

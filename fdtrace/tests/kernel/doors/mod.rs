@@ -50,7 +50,7 @@ pub(crate) fn run(spec: &str) {
 }
 
 /// Whether this is a virtual machine that nobody else uses, as `cargo xtask vm` makes it.
-fn is_own_system() -> bool {
+pub(crate) fn is_own_system() -> bool {
     std::env::var_os("FDTRACE_VM").is_some_and(|value| value == "1")
 }
 

@@ -9,6 +9,7 @@
 mod support;
 
 mod attribution;
+mod container;
 mod daemon;
 mod doctor;
 mod doors;
@@ -52,6 +53,7 @@ fn main() -> ExitCode {
         doctor::TESTS,
         odd_hosts::TESTS,
         privileges::TESTS,
+        container::TESTS,
         exactness::TESTS,
         attribution::TESTS,
         errnos::TESTS,

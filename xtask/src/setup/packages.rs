@@ -62,6 +62,8 @@ pub(crate) const PACKAGES: &[Package] = &[
     test("iproute2", "makes network namespaces and veth pairs; ss to compare with"),
     test("util-linux", "unshare, nsenter, prlimit"),
     test("libcap2-bin", "capsh: fdtrace with fewer capabilities"),
+    test("crun", "runs the container of deploy/kubernetes, as Podman and CRI-O run theirs"),
+    test("runc", "runs the same, as containerd and Docker do"),
     test("nginx-light", "a server to trace: pre-fork, epoll"),
     test("redis-server", "a server to trace: one thread, epoll"),
     test("haproxy", "a server to trace: stops accepting at its maxconn"),

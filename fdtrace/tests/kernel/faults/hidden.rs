@@ -4,15 +4,12 @@
 
 use std::io;
 
-use nix::{
-    mount::{MsFlags, mount},
-    sched::{CloneFlags, unshare},
-};
+use nix::mount::{MsFlags, mount};
 use serde_json::json;
 
 use crate::{
     Test,
-    privileges::{Capability, FIVE, as_nobody_with, copied},
+    privileges::{Capability, FIVE, as_nobody_with, copied, with_tracefs},
     support::{Fdtrace, Run},
     workload::Workload,
 };
@@ -24,9 +21,7 @@ pub(super) const TESTS: &[Test] = &[
 
 /// A /proc of fdtrace's own: the host's stays as it is.
 fn hide() -> io::Result<()> {
-    unshare(CloneFlags::CLONE_NEWNS)?;
-    let none = None::<&str>;
-    mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none)?;
+    with_tracefs()?;
     Ok(mount(Some("proc"), "/proc", Some("proc"), MsFlags::empty(), Some("hidepid=2"))?)
 }
 

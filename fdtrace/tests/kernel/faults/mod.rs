@@ -14,6 +14,8 @@ use nix::{
 };
 use serde_json::json;
 
+pub(crate) use removed::{Cgroup, cgroup2};
+
 use crate::{Test, support::Fdtrace, workload::Workload};
 
 pub(crate) const TESTS: &[&[Test]] = &[

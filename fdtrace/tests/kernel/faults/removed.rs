@@ -18,30 +18,35 @@ pub(super) const TESTS: &[Test] = &[
     ("a_cgroup_is_removed_after_its_process_ended", after_its_process_ended),
 ];
 
-const CONTAINER: &str = "4f1c0d6f2f5a4e7c9b8a7d6e5f4c3b2a1908f7e6d5c4b3a29180706050403020";
+/// Where cgroup v2 is mounted.
+pub(crate) fn cgroup2() -> PathBuf {
+    let mounts = fs::read_to_string("/proc/self/mounts").unwrap();
+    let mut mounts = mounts.lines().map(|line| line.split(' ').collect::<Vec<_>>());
+    mounts.find(|mount| mount[2] == "cgroup2").expect("cgroup v2")[1].into()
+}
 
 /// A container's cgroup in a service's, as a runtime and systemd make them.
-struct Cgroup {
+pub(crate) struct Cgroup {
     root: PathBuf,
-    unit: String,
+    pub(crate) unit: String,
 }
 
 impl Cgroup {
-    fn make() -> Self {
-        let mounts = fs::read_to_string("/proc/self/mounts").unwrap();
-        let root = mounts.lines().map(|line| line.split(' ').collect::<Vec<_>>());
-        let root = root.into_iter().find(|mount| mount[2] == "cgroup2").expect("cgroup v2");
+    pub(crate) const CONTAINER: &str =
+        "4f1c0d6f2f5a4e7c9b8a7d6e5f4c3b2a1908f7e6d5c4b3a29180706050403020";
+
+    pub(crate) fn make() -> Self {
         let unit = format!("fdtrace-test-{}.service", std::process::id());
-        let this = Self { root: root[1].into(), unit };
+        let this = Self { root: cgroup2(), unit };
         fs::create_dir_all(this.dir()).unwrap();
         this
     }
 
     fn dir(&self) -> PathBuf {
-        self.root.join(&self.unit).join(format!("docker-{CONTAINER}.scope"))
+        self.root.join(&self.unit).join(format!("docker-{}.scope", Self::CONTAINER))
     }
 
-    fn take(&self, pid: u32) {
+    pub(crate) fn take(&self, pid: u32) {
         put(&self.dir(), pid);
     }
 
@@ -51,15 +56,15 @@ impl Cgroup {
     }
 
     #[track_caller]
-    fn remove(&self) {
+    pub(crate) fn remove(&self) {
         // It is busy for a moment after a process of it has ended.
         eventually("the cgroup is removed", || fs::remove_dir(self.dir()).is_ok());
         fs::remove_dir(self.root.join(&self.unit)).unwrap();
     }
 
     /// What fdtrace says of a process that was in it.
-    fn process(&self, pid: u32) -> Value {
-        json!({ "process": { "pid": pid, "unit": self.unit, "container": CONTAINER } })
+    pub(crate) fn process(&self, pid: u32) -> Value {
+        json!({ "process": { "pid": pid, "unit": self.unit, "container": Self::CONTAINER } })
     }
 }
 
@@ -88,7 +93,7 @@ fn after_its_process_left_it() {
     fdtrace.reported("episode_opened", &cgroup.process(pid));
     let unit = format!("unit=\"{}\"", cgroup.unit);
     let metric = |door: &str| {
-        let labels = [unit.as_str(), &CONTAINER[..12], door];
+        let labels = [unit.as_str(), &Cgroup::CONTAINER[..12], door];
         daemon.metric("fdtrace_failures_total", &labels).to_string()
     };
     assert_eq!(metric("accept4"), "67");

@@ -21,7 +21,7 @@ use tempfile::TempDir;
 use crate::{
     Test,
     host::{become_nobody, drop_capability, run_to_end},
-    support::{Fdtrace, Run, binary},
+    support::{Fdtrace, Run, binary, form_arguments},
     workload::Workload,
 };
 
@@ -220,7 +220,9 @@ fn each_capability() {
                 Capability::NetAdmin | Capability::SysPtrace => true,
             };
             if !starts {
-                let output = run_to_end(&["--duration", "300ms"], move || user.with(rest));
+                let form = form_arguments();
+                let form = form.iter().map(String::as_str).chain(["--duration", "300ms"]);
+                let output = run_to_end(&form.collect::<Vec<_>>(), move || user.with(rest));
                 let stderr = String::from_utf8_lossy(&output.stderr);
                 println!("  {user:?} without {capability:?}: {:?}", output.status.code());
                 println!("    {}", stderr.lines().next().unwrap_or_default());

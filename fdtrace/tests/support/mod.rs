@@ -9,6 +9,6 @@ mod json;
 mod remedy;
 
 pub(crate) use daemon::{Daemon, eventually, free_port};
-pub(crate) use fdtrace::{Fdtrace, Run, binary, buffer_arguments};
+pub(crate) use fdtrace::{Fdtrace, Run, binary, buffer_arguments, form_arguments};
 pub(crate) use json::{number, same};
 pub(crate) use remedy::{Diagnosed, carry_out};

@@ -80,6 +80,7 @@ pub(crate) const PACKAGES: &[Package] = &[
     test("prometheus", "promtool tests the alert rules; it scrapes fdtrace and fires them"),
     test("prometheus-alertmanager", "gets the alerts that prometheus fires"),
     test("dpkg-dev", "dpkg-shlibdeps: what the Debian package depends on"),
+    test("logrotate", "reads the file that the Debian package has for it"),
     test("lintian", "looks over the Debian package of cargo xtask dist"),
     arm64("qemu-system-arm", "runs the kernels of cargo xtask vm --arch arm64"),
     arm64("gcc-aarch64-linux-gnu", "links fdtrace and its tests for that machine"),

@@ -6,7 +6,7 @@ use std::fs;
 use std::path::Path;
 use std::process::Command;
 
-use anyhow::{Result, bail, ensure};
+use anyhow::{Context, Result, bail, ensure};
 
 use crate::proc::{is_root, output, run};
 use crate::repo;
@@ -83,13 +83,15 @@ pub(crate) fn package(package: &Path) -> Result<()> {
 /// Every document that the installed files and the command's help name by `docs/NAME`.
 fn documents_are_there(root: &Path, installed: &BTreeSet<String>) -> Result<()> {
     let mut texts = output(Command::new(root.join("usr/bin/fdtrace")).arg("--help"))?;
-    let is_text = |file: &&String| {
-        let file = Path::new(file.as_str());
-        file.extension()
-            .is_some_and(|extension| ["toml", "service", "yml"].iter().any(|e| *e == extension))
-    };
-    for file in installed.iter().filter(is_text) {
-        texts += &fs::read_to_string(root.join(file.trim_start_matches('/')))?;
+    for file in installed {
+        let path = root.join(file.trim_start_matches('/'));
+        let extension = path.extension().unwrap_or_default();
+        let is_text = ["toml", "service", "yml"].iter().any(|one| *one == extension);
+        // Links lead out of the directory.
+        if is_text && !path.is_symlink() {
+            let text = fs::read_to_string(&path);
+            texts += &text.with_context(|| format!("cannot read {}", path.display()))?;
+        }
     }
     let mut named = BTreeSet::new();
     for rest in texts.split("docs/").skip(1) {

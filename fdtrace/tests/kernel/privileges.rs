@@ -20,6 +20,7 @@ use tempfile::TempDir;
 
 use crate::{
     Test,
+    doors::is_own_system,
     host::{become_nobody, drop_capability, run_to_end},
     support::{Fdtrace, Run, binary, form_arguments},
     workload::Workload,
@@ -28,6 +29,7 @@ use crate::{
 pub(crate) const TESTS: &[Test] = &[
     ("each_capability_is_for_what_is_said", each_capability),
     ("nobody_with_file_capabilities", file_capabilities),
+    ("perf_events_for_root_alone_are_named", perf_events_for_root_alone),
 ];
 
 const DOCUMENT: &str = include_str!("../../../docs/privileges.md");
@@ -127,6 +129,31 @@ pub(crate) fn with_tracefs() -> io::Result<()> {
     }
 }
 
+/// Perf events for whoever has `CAP_PERFMON`, until this is dropped: above 2 Debian's kernels allow them
+/// to `CAP_SYS_ADMIN` alone, and the forms tracepoint and kprobe attach by them.
+pub(crate) struct PerfEvents(String);
+
+impl PerfEvents {
+    const SETTING: &str = "/proc/sys/kernel/perf_event_paranoid";
+
+    /// Changes a machine of the tests' own only.
+    pub(crate) fn allow() -> Self {
+        let before = fs::read_to_string(Self::SETTING).unwrap();
+        if is_own_system() {
+            fs::write(Self::SETTING, "2").unwrap();
+        }
+        Self(before)
+    }
+}
+
+impl Drop for PerfEvents {
+    fn drop(&mut self) {
+        if is_own_system() {
+            fs::write(Self::SETTING, self.0.trim()).unwrap();
+        }
+    }
+}
+
 /// As whom fdtrace runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum User {
@@ -205,6 +232,11 @@ fn refused(workload: &Workload) -> Vec<std::os::fd::OwnedFd> {
 }
 
 fn each_capability() {
+    if form_arguments().iter().any(|argument| argument == "--form") {
+        println!("  skipped: a form that is asked for by name is not replaced by another");
+        return;
+    }
+    let _allowed = PerfEvents::allow();
     let (_directory, program) = copied();
     for user in [User::Root, User::Nobody] {
         let with_all = look(&program, move || user.with(FIVE));
@@ -220,9 +252,7 @@ fn each_capability() {
                 Capability::NetAdmin | Capability::SysPtrace => true,
             };
             if !starts {
-                let form = form_arguments();
-                let form = form.iter().map(String::as_str).chain(["--duration", "300ms"]);
-                let output = run_to_end(&form.collect::<Vec<_>>(), move || user.with(rest));
+                let output = run_to_end(&["--duration", "300ms"], move || user.with(rest));
                 let stderr = String::from_utf8_lossy(&output.stderr);
                 println!("  {user:?} without {capability:?}: {:?}", output.status.code());
                 println!("    {}", stderr.lines().next().unwrap_or_default());
@@ -275,6 +305,7 @@ fn file_capabilities() {
         println!("  skipped: there is no setcap");
         return;
     }
+    let _allowed = PerfEvents::allow();
     let (_directory, program) = copied();
     let line = DOCUMENT.lines().find_map(|line| line.strip_prefix("# setcap "));
     let line = line.expect("the document has the command");
@@ -289,4 +320,20 @@ fn file_capabilities() {
     });
     println!("  nobody with file capabilities: {found:?}");
     assert_eq!((found.calls, found.has_path, found.has_owner), (67, true, true));
+}
+
+/// As Debian's kernels have it from the start.
+fn perf_events_for_root_alone() {
+    if !is_own_system() {
+        println!("  changes settings of the whole system: runs in `cargo xtask vm` only");
+        return;
+    }
+    let _restored = PerfEvents::allow();
+    fs::write(PerfEvents::SETTING, "3").unwrap();
+    let output =
+        run_to_end(&["--duration", "300ms", "--form", "tracepoint"], || User::Nobody.with(FIVE));
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(3), "{stderr}");
+    assert!(stderr.contains("kernel.perf_event_paranoid (here: 3; above 2 "), "{stderr}");
+    assert!(DOCUMENT.contains("`kernel.perf_event_paranoid` is 3"));
 }

@@ -29,7 +29,7 @@ use super::{
 };
 use crate::{
     Test,
-    privileges::{FIVE, as_nobody_with},
+    privileges::{FIVE, PerfEvents, as_nobody_with, with_tracefs},
     support::{Daemon, eventually, number},
     workload::{Spec, Workload, say, wait},
 };
@@ -220,7 +220,9 @@ fn file_max_daemon_of_a_user() {
     if !is_own_system() {
         return;
     }
+    let _allowed = PerfEvents::allow();
     let daemon = Daemon::start_changed(CONFIG, |directory| {
+        with_tracefs()?;
         open_to_everybody(directory)?;
         as_nobody_with(FIVE)
     });

@@ -9,7 +9,7 @@ use serde_json::json;
 
 use crate::{
     Test,
-    privileges::{Capability, FIVE, as_nobody_with, copied, with_tracefs},
+    privileges::{Capability, FIVE, PerfEvents, as_nobody_with, copied, with_tracefs},
     support::{Fdtrace, Run},
     workload::Workload,
 };
@@ -27,6 +27,7 @@ fn hide() -> io::Result<()> {
 
 /// What it says of a process of another user that was there before.
 fn run(capabilities: u64) -> (Run, u32) {
+    let _allowed = PerfEvents::allow();
     let mut workload = Workload::start("failures=67 comm=hidden user=54321");
     let (_directory, program) = copied();
     let fdtrace = Fdtrace::start_program(&program, &[], move || {

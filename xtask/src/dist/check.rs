@@ -100,7 +100,7 @@ fn documents_are_there(root: &Path, installed: &BTreeSet<String>) -> Result<()> 
     }
     ensure!(named.len() > 2, "this looks for nothing: {named:?}");
     for name in named {
-        let file = format!("/usr/share/doc/fdtrace/{name}");
+        let file = format!("/usr/share/doc/fdtrace/docs/{name}");
         ensure!(installed.contains(&file), "docs/{name} is named, and {file} is not there");
     }
     Ok(())

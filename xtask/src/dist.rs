@@ -41,6 +41,11 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     check::package(&package)
 }
 
+/// Builds the package of this program, without looking at it, into a directory.
+pub(crate) fn package(program: &Path, out: &Path) -> Result<PathBuf> {
+    build(program, out, epoch()?)
+}
+
 /// The time of every file in the package: `SOURCE_DATE_EPOCH`, or that of the commit.
 fn epoch() -> Result<u64> {
     if let Ok(epoch) = std::env::var("SOURCE_DATE_EPOCH") {

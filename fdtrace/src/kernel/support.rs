@@ -23,6 +23,7 @@ const CAP_BPF: u32 = 39;
 
 /// What the kernel forbids to root too.
 pub(super) const LOCKDOWN: &str = "/sys/kernel/security/lockdown";
+const PARANOID: &str = "/proc/sys/kernel/perf_event_paranoid";
 /// Where the kernel shows its own BTF: without it no program can be attached to a function by type.
 const KERNEL_BTF: &str = "/sys/kernel/btf/vmlinux";
 /// Where perf events on kprobes can be opened.
@@ -360,10 +361,18 @@ pub(super) fn forbidden() -> String {
         |_| "unknown (securityfs is not mounted)".to_owned(),
         |text| text.trim().to_owned(),
     );
+    let paranoid = fs::read_to_string(PARANOID).ok().and_then(|text| text.trim().parse().ok());
+    // Debian's patch of kernel/events/core.c perf_event_open(), measured on its 6.12.
+    let perf_events = paranoid.filter(|level: &i32| *level > 2).map_or_else(String::new, |level| {
+        format!(
+            "kernel.perf_event_paranoid (here: {level}; above 2 some distributions' kernels allow perf \
+             events, which the forms tracepoint and kprobe attach by, to CAP_SYS_ADMIN alone), "
+        )
+    });
     format!(
         "The kernel refused what it allows to a process with these capabilities (EPERM). Usual \
          reasons: a container's seccomp filter (run on the host, or allow bpf(2) and perf_event_open(2)), \
-         lockdown (here: {lockdown}), or a security module. Look in: dmesg, journalctl -k"
+         lockdown (here: {lockdown}), {perf_events}or a security module. Look in: dmesg, journalctl -k"
     )
 }
 

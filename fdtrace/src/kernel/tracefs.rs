@@ -24,6 +24,12 @@ pub(super) fn ensure() -> Result<(), HostError> {
                 .to_owned(),
         ));
     }
+    if let Some(place) = PLACES.iter().find(|place| is_refused(place)) {
+        return Err(HostError::Unsupported(format!(
+            "tracefs at {place} is not to be searched by this user: that takes CAP_DAC_READ_SEARCH, \
+             or root"
+        )));
+    }
     mount_privately().map_err(|error| {
         HostError::Unsupported(format!(
             "tracefs is not mounted, and mounting it for fdtrace alone failed: {error}. Mount it \
@@ -37,6 +43,12 @@ pub(super) fn ensure() -> Result<(), HostError> {
         ));
     }
     Ok(())
+}
+
+/// Whether something is there that only others may see.
+fn is_refused(place: &str) -> bool {
+    let error = fs::metadata(Path::new(place).join("events/syscalls")).err();
+    error.is_some_and(|error| error.kind() == io::ErrorKind::PermissionDenied)
 }
 
 fn mount_privately() -> io::Result<()> {

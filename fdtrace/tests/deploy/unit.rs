@@ -1,4 +1,5 @@
-//! The systemd unit. That fdtrace works under it is tested on a machine with systemd.
+//! The systemd unit, and the file for logrotate of what it writes. That fdtrace works under both is
+//! tested on a machine with systemd.
 
 use std::fs;
 
@@ -33,4 +34,18 @@ fn systemd_understands_the_unit() {
     let file = dir.path().join("fdtrace.service");
     fs::write(&file, unit).unwrap();
     run("systemd-analyze", &["verify", "--man=no", file.to_str().unwrap()]);
+}
+
+/// And it is for the file that the configuration has as its example.
+#[test]
+fn logrotate_understands_its_file() {
+    run("logrotate", &["--debug", path("logrotate/fdtrace").to_str().unwrap()]);
+    let config = read("fdtrace.toml");
+    let file = config.lines().find_map(|line| line.strip_prefix("#json_file = \"")).unwrap();
+    let (directory, name) = file.trim_end_matches('"').rsplit_once('/').unwrap();
+    let extension = name.rsplit_once('.').unwrap().1;
+    let pattern = format!("{directory}/*.{extension} {{");
+    assert!(read("logrotate/fdtrace").lines().any(|line| line == pattern), "{pattern}");
+    let unit = settings("LogsDirectory");
+    assert_eq!(unit, [directory.strip_prefix("/var/log/").unwrap()]);
 }

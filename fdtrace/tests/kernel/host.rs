@@ -18,6 +18,7 @@ use serde_json::json;
 
 use crate::{
     Test,
+    privileges::copied,
     support::{Fdtrace, binary},
     workload::Workload,
 };
@@ -68,13 +69,11 @@ fn run_changed(args: &[&str], prepare: fn() -> io::Result<()>) -> Output {
 }
 
 /// Runs fdtrace to its end, changed by `prepare` in the child before it starts.
-pub(crate) fn run_to_end(args: &[&str], prepare: fn() -> io::Result<()>) -> Output {
-    // Where everybody may execute it, whatever directory the build is in.
-    let directory = tempfile::tempdir_in("/tmp").unwrap();
-    let everybody = std::os::unix::fs::PermissionsExt::from_mode(0o755);
-    std::fs::set_permissions(directory.path(), everybody).unwrap();
-    let copy = directory.path().join("fdtrace");
-    std::fs::copy(binary(), &copy).unwrap();
+pub(crate) fn run_to_end(
+    args: &[&str],
+    prepare: impl Fn() -> io::Result<()> + Send + Sync + 'static,
+) -> Output {
+    let (_directory, copy) = copied();
     let mut command = Command::new(&copy);
     command.args(args).stdin(Stdio::null());
     // SAFETY: the hooks make system calls only.

@@ -10,6 +10,7 @@ mod support;
 
 mod attribution;
 mod btf;
+mod container;
 mod daemon;
 mod doctor;
 mod doors;
@@ -20,6 +21,7 @@ mod faults;
 mod forms;
 mod host;
 mod odd_hosts;
+mod privileges;
 mod queue_workload;
 mod queues;
 mod retries;
@@ -54,8 +56,9 @@ fn main() -> ExitCode {
         btf::TESTS,
         doctor::TESTS,
         odd_hosts::TESTS,
+        privileges::TESTS,
+        container::TESTS,
         exactness::TESTS,
-        faults::TESTS,
         attribution::TESTS,
         errnos::TESTS,
         episodes::TESTS,
@@ -65,6 +68,7 @@ fn main() -> ExitCode {
     let trials = tests
         .iter()
         .chain(daemon::TESTS)
+        .chain(faults::TESTS)
         .chain(queues::TESTS)
         .chain(doors::TESTS)
         .copied()

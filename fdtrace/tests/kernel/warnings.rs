@@ -45,18 +45,18 @@ const LIMIT: u64 = 256;
 const OWN: u64 = 4;
 
 /// A server, and its clients in this process.
-struct Server {
+pub(crate) struct Server {
     workload: Workload,
     clients: Vec<TcpStream>,
 }
 
 impl Server {
-    fn start(backlog: u32) -> Self {
+    pub(crate) fn start(backlog: u32) -> Self {
         let workload = Workload::start(&format!("holds={LIMIT} backlog={backlog}"));
         Self { workload, clients: Vec::new() }
     }
 
-    fn process(&self) -> Value {
+    pub(crate) fn process(&self) -> Value {
         json!({ "process": { "pid": self.workload.pid() } })
     }
 
@@ -73,7 +73,7 @@ impl Server {
 
     /// Has it hold so many descriptors.
     #[track_caller]
-    fn hold(&mut self, open: u64) {
+    pub(crate) fn hold(&mut self, open: u64) {
         let wanted = usize::try_from(open - OWN).unwrap();
         self.workload.tell(&format!("hold {open}"));
         while self.clients.len() < wanted {

@@ -139,6 +139,9 @@ pub(crate) fn run(spec: &str) {
         let comm = comm.replace("%1b", "\x1b");
         nix::sys::prctl::set_name(&std::ffi::CString::new(comm).unwrap()).unwrap();
     }
+    if let Some(user) = spec.text("user") {
+        become_user(user.parse().unwrap());
+    }
     if spec.text("netns").is_some() {
         unshare(CloneFlags::CLONE_NEWNET).unwrap();
         // The new namespace's loopback is down, and nothing here needs it up.
@@ -216,6 +219,14 @@ pub(crate) fn run(spec: &str) {
         }
         Some(other) => panic!("then={other}"),
     }
+}
+
+/// As if it had been started by that user: a change of the user alone would hide it from itself.
+fn become_user(user: u32) {
+    nix::unistd::setgroups(&[]).unwrap();
+    nix::unistd::setgid(user.into()).unwrap();
+    nix::unistd::setuid(user.into()).unwrap();
+    nix::sys::prctl::set_dumpable(true).unwrap();
 }
 
 fn forked(door: Door, fd: RawFd, failures: usize) -> nix::unistd::Pid {

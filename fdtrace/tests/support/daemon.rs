@@ -62,31 +62,26 @@ impl Daemon {
             socket
         };
         let (notify, journal) = (bind("notify"), bind("journal"));
-        let file = |name| File::create(dir.path().join(name)).expect("a file");
-        let mut command = Command::new(binary());
-        let path = dir.path().to_owned();
-        // A test binary that is killed must not leave a tracer behind.
-        // SAFETY: system calls only, but for one path.
-        unsafe {
-            command.pre_exec(|| Ok(set_pdeathsig(Signal::SIGKILL)?));
-            command.pre_exec(move || prepare(&path));
-        }
-        command
-            .args(["daemon", "--config"])
-            .arg(dir.path().join("fdtrace.toml"))
-            .arg("--journal-socket")
-            .arg(dir.path().join("journal"))
-            .args(form_arguments())
-            .env("NOTIFY_SOCKET", dir.path().join("notify"))
-            .env("WATCHDOG_USEC", "3000000")
-            .stdin(Stdio::null())
-            .stdout(file("stdout"))
-            .stderr(file("stderr"));
         configure(dir.path(), port, config);
-        let child = command.spawn().expect("start fdtrace daemon");
+        let child = spawn(dir.path(), prepare);
         let this = Self { child, dir, port, notify, journal };
         this.wait_for_notice("READY=1");
         this
+    }
+
+    /// Ends it as nothing that it could answer to.
+    #[track_caller]
+    pub(crate) fn kill(&mut self) {
+        self.child.kill().expect("kill fdtrace");
+        self.child.wait().expect("wait for fdtrace");
+    }
+
+    /// Starts it once more, with all that is in its directory.
+    #[track_caller]
+    pub(crate) fn start_again(&mut self) {
+        self.forget_notices();
+        self.child = spawn(self.dir.path(), |_| Ok(()));
+        self.wait_for_notice("READY=1");
     }
 
     pub(crate) fn path(&self, name: &str) -> PathBuf {
@@ -233,6 +228,31 @@ impl Drop for Daemon {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+#[track_caller]
+fn spawn(dir: &Path, prepare: impl Fn(&Path) -> io::Result<()> + Send + Sync + 'static) -> Child {
+    let file = |name| File::create(dir.join(name)).expect("a file");
+    let mut command = Command::new(binary());
+    let path = dir.to_owned();
+    // A test binary that is killed must not leave a tracer behind.
+    // SAFETY: system calls only, but for one path.
+    unsafe {
+        command.pre_exec(|| Ok(set_pdeathsig(Signal::SIGKILL)?));
+        command.pre_exec(move || prepare(&path));
+    }
+    command
+        .args(["daemon", "--config"])
+        .arg(dir.join("fdtrace.toml"))
+        .arg("--journal-socket")
+        .arg(dir.join("journal"))
+        .args(form_arguments())
+        .env("NOTIFY_SOCKET", dir.join("notify"))
+        .env("WATCHDOG_USEC", "3000000")
+        .stdin(Stdio::null())
+        .stdout(file("stdout"))
+        .stderr(file("stderr"));
+    command.spawn().expect("start fdtrace daemon")
 }
 
 fn configure(dir: &Path, port: u16, config: &str) {

@@ -3,7 +3,7 @@
 use std::{
     io::{self, BufRead as _, BufReader, Read as _},
     os::unix::process::CommandExt as _,
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::{Child, Command, ExitStatus, Stdio},
     sync::mpsc::{self, Receiver, RecvTimeoutError},
     thread::{self, JoinHandle},
@@ -70,7 +70,17 @@ impl Fdtrace {
         args: &[&str],
         prepare: impl Fn() -> io::Result<()> + Send + Sync + 'static,
     ) -> Self {
-        let mut command = Command::new(binary());
+        Self::start_program(&binary(), args, prepare)
+    }
+
+    /// The same, of a copy of the program.
+    #[track_caller]
+    pub(crate) fn start_program(
+        program: &Path,
+        args: &[&str],
+        prepare: impl Fn() -> io::Result<()> + Send + Sync + 'static,
+    ) -> Self {
+        let mut command = Command::new(program);
         // A test binary that is killed must not leave a tracer behind.
         // SAFETY: system calls only.
         unsafe {

@@ -15,6 +15,8 @@ mod support;
 
 mod host;
 mod login;
+mod outputs;
+mod package;
 mod service;
 mod unit;
 mod units;
@@ -45,7 +47,8 @@ fn main() -> ExitCode {
         });
         trial.with_ignored_flag(!is_ours)
     };
-    let tests = [units::TESTS, login::TESTS, host::TESTS, service::TESTS];
+    let tests =
+        [units::TESTS, login::TESTS, host::TESTS, service::TESTS, outputs::TESTS, package::TESTS];
     let trials = tests.concat().iter().map(trial).collect();
     libtest_mimic::run(&arguments, trials).exit_code()
 }

@@ -24,18 +24,18 @@ pub(crate) const TESTS: &[Test] =
 
 const UNIT: &str = include_str!("../../../deploy/systemd/fdtrace.service");
 /// Where the unit has it, and where it is put here.
-const PROGRAM: &str = "/usr/bin/fdtrace";
-const PLACE: &str = "/etc/systemd/system/fdtrace.service";
-const PATIENCE: Duration = Duration::from_secs(60);
+pub(crate) const PROGRAM: &str = "/usr/bin/fdtrace";
+pub(crate) const PLACE: &str = "/etc/systemd/system/fdtrace.service";
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
 /// The service, with a trace in the foreground in the daemon's place: what it says is in a file.
-struct Service;
+pub(crate) struct Service;
 
 const SAID: &str = "/run/fdtrace-said.jsonl";
 
 impl Service {
     #[track_caller]
-    fn start_changed(settings: &str) -> Self {
+    pub(crate) fn start_changed(settings: &str) -> Self {
         if !Path::new(PROGRAM).exists() {
             fs::copy(binary(), PROGRAM).unwrap();
         }
@@ -77,7 +77,7 @@ fn wait_for(is_it: impl Fn(&Value) -> bool, what: &str) -> Value {
     }
 }
 
-fn property(name: &str) -> String {
+pub(crate) fn property(name: &str) -> String {
     systemctl(&["show", "--property", name, "--value", "fdtrace.service"]).trim().to_owned()
 }
 
@@ -184,7 +184,7 @@ fn daemon() {
 }
 
 #[track_caller]
-fn get(path: &str) -> String {
+pub(crate) fn get(path: &str) -> String {
     let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, 9435)).unwrap();
     write!(stream, "GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").unwrap();
     let mut text = String::new();

@@ -6,16 +6,17 @@ use std::fs;
 use std::path::Path;
 use std::process::Command;
 
-use anyhow::{Result, bail, ensure};
+use anyhow::{Context, Result, bail, ensure};
 
 use crate::proc::{is_root, output, run};
 use crate::repo;
 
 /// What must be there; the pages of the manual are as many as there are commands.
-const FILES: [&str; 8] = [
+const FILES: [&str; 9] = [
     "/etc/fdtrace/fdtrace.toml",
     "/usr/bin/fdtrace",
     "/usr/lib/systemd/system/fdtrace.service",
+    "/etc/logrotate.d/fdtrace",
     "/usr/share/bash-completion/completions/fdtrace",
     "/usr/share/fdtrace/prometheus/fdtrace.rules.yml",
     "/usr/share/fish/vendor_completions.d/fdtrace.fish",
@@ -54,6 +55,8 @@ pub(crate) fn package(package: &Path) -> Result<()> {
     let version = output(Command::new(root.join("usr/bin/fdtrace")).arg("--version"))?;
     ensure!(version.trim() == concat!("fdtrace ", env!("CARGO_PKG_VERSION")), "{version}");
 
+    documents_are_there(root, &installed)?;
+
     // What runs leave, and what an administrator changed.
     fs::create_dir_all(root.join("var/log/private/fdtrace"))?;
     fs::write(root.join("var/log/private/fdtrace/fdtrace.jsonl"), "{}\n")?;
@@ -74,6 +77,32 @@ pub(crate) fn package(package: &Path) -> Result<()> {
         bail!("a purge leaves {left:#?}");
     }
     println!("installed {} files, removed, purged: nothing is left", installed.len());
+    Ok(())
+}
+
+/// Every document that the installed files and the command's help name by `docs/NAME`.
+fn documents_are_there(root: &Path, installed: &BTreeSet<String>) -> Result<()> {
+    let mut texts = output(Command::new(root.join("usr/bin/fdtrace")).arg("--help"))?;
+    for file in installed {
+        let path = root.join(file.trim_start_matches('/'));
+        let extension = path.extension().unwrap_or_default();
+        let is_text = ["toml", "service", "yml"].iter().any(|one| *one == extension);
+        // Links lead out of the directory.
+        if is_text && !path.is_symlink() {
+            let text = fs::read_to_string(&path);
+            texts += &text.with_context(|| format!("cannot read {}", path.display()))?;
+        }
+    }
+    let mut named = BTreeSet::new();
+    for rest in texts.split("docs/").skip(1) {
+        let end = rest.find(|c: char| !c.is_ascii_alphanumeric() && !".-_".contains(c));
+        named.insert(rest[..end.unwrap_or(rest.len())].trim_end_matches('.'));
+    }
+    ensure!(named.len() > 2, "this looks for nothing: {named:?}");
+    for name in named {
+        let file = format!("/usr/share/doc/fdtrace/docs/{name}");
+        ensure!(installed.contains(&file), "docs/{name} is named, and {file} is not there");
+    }
     Ok(())
 }
 

@@ -19,7 +19,8 @@ const COMPLETIONS: [(&str, &str); 3] = [
 ];
 
 /// Files of the repository: from, to.
-const COPIES: [(&str, &str); 10] = [
+const COPIES: [(&str, &str); 8] = [
+    ("deploy/logrotate/fdtrace", "etc/logrotate.d/fdtrace"),
     ("deploy/systemd/fdtrace.service", "usr/lib/systemd/system/fdtrace.service"),
     ("deploy/fdtrace.toml", "etc/fdtrace/fdtrace.toml"),
     ("deploy/prometheus/fdtrace.rules.yml", "usr/share/fdtrace/prometheus/fdtrace.rules.yml"),
@@ -27,11 +28,13 @@ const COPIES: [(&str, &str); 10] = [
     ("deploy/grafana/fdtrace.json", "usr/share/fdtrace/grafana/fdtrace.json"),
     ("deploy/debian/copyright", "usr/share/doc/fdtrace/copyright"),
     ("LICENSE-MIT", "usr/share/doc/fdtrace/LICENSE-MIT"),
-    ("docs/privileges.md", "usr/share/doc/fdtrace/privileges.md"),
-    ("docs/causes.md", "usr/share/doc/fdtrace/docs/causes.md"),
-    ("docs/audit.md", "usr/share/doc/fdtrace/docs/audit.md"),
 ];
+/// All of this directory: what is installed names its files.
+const DOCUMENTS: (&str, &str) = ("docs", "usr/share/doc/fdtrace/docs");
 const SCRIPTS: [&str; 3] = ["postinst", "prerm", "postrm"];
+
+/// What an administrator may change.
+const CONFFILES: &str = "/etc/fdtrace/fdtrace.toml\n/etc/logrotate.d/fdtrace\n";
 
 /// Writes files below a directory, all of one time.
 struct Tree<'a> {
@@ -46,6 +49,12 @@ pub(crate) fn lay(root: &Path, program: &Path, epoch: u64) -> Result<u64> {
     tree.file("usr/bin/fdtrace", 0o755, &read(program)?)?;
     for (from, to) in COPIES {
         tree.file(to, 0o644, &read(&repo::root().join(from))?)?;
+    }
+    let (from, to) = DOCUMENTS;
+    for entry in fs::read_dir(repo::root().join(from)).context(from)? {
+        let path = entry?.path();
+        let name = path.file_name().unwrap_or_default();
+        tree.file(&format!("{to}/{}", name.display()), 0o644, &read(&path)?)?;
     }
     for (shell, to) in COMPLETIONS {
         let text = output(Command::new(program).args(["completions", shell]))?;
@@ -71,7 +80,7 @@ pub(crate) fn lay(root: &Path, program: &Path, epoch: u64) -> Result<u64> {
 pub(crate) fn control(root: &Path, text: &str) -> Result<()> {
     let tree = Tree { root, time: SystemTime::UNIX_EPOCH };
     tree.file("DEBIAN/control", 0o644, text.as_bytes())?;
-    tree.file("DEBIAN/conffiles", 0o644, b"/etc/fdtrace/fdtrace.toml\n")?;
+    tree.file("DEBIAN/conffiles", 0o644, CONFFILES.as_bytes())?;
     for name in SCRIPTS {
         let script = read(&repo::root().join("deploy/debian").join(name))?;
         tree.file(&format!("DEBIAN/{name}"), 0o755, &script)?;

@@ -1,14 +1,14 @@
 //! Debian's userland for machines with systemd, put where `cargo xtask vm --systemd` finds it.
 
-use anyhow::Result;
+use std::fs;
+
+use anyhow::{Context, Result};
 
 use super::archive::{Archive, Source};
 use crate::vm::arch::Arch;
 use crate::vm::userland;
 
-pub(crate) fn is_there() -> bool {
-    userland::dir().is_dir()
-}
+pub(crate) use userland::is_there;
 
 /// Unpacks it, unless it is there.
 pub(crate) fn unpack(mirror: Option<&str>) -> Result<()> {
@@ -19,5 +19,7 @@ pub(crate) fn unpack(mirror: Option<&str>) -> Result<()> {
     println!("unpacking {} of Debian's {} for machines", names.join(", "), userland::RELEASE);
     let source = Source::main(userland::RELEASE, mirror)?;
     let archive = Archive::read(userland::RELEASE, Arch::X86_64.debian(), &[source])?;
-    archive.unpack_all(&names, &userland::dir())
+    archive.unpack_all(&names, &userland::dir())?;
+    let list = userland::list();
+    fs::write(&list, names.join("\n")).with_context(|| format!("cannot write {}", list.display()))
 }

@@ -9,6 +9,7 @@ use std::process::Command;
 
 use anyhow::{Context, Result};
 
+use super::arch::Arch;
 use super::build::{self, Programs};
 use super::cpio::Archive;
 use super::environment::Variable;
@@ -32,6 +33,8 @@ const DIRECTORIES: [&str; 10] = [
     "/usr/sbin",
     "/var/empty",
 ];
+/// Programs of this machine that the kernel tests use where they are, on machines of the same kind.
+const HELPERS: [&str; 2] = ["crun", "setcap"];
 /// Who may own a process: tests drop their privileges to nobody.
 const PASSWD: &str = "root:x:0:0:root:/root:/bin/sh\n\
                       nobody:x:65534:65534:nobody:/var/empty:/bin/sh\n";
@@ -49,7 +52,7 @@ pub(crate) fn write(kernel: &Kernel, programs: &Programs, boot: &Boot<'_>) -> Re
     let init = match boot.userland {
         Userland::Busybox => INIT,
         Userland::Systemd => {
-            userland::add(&mut archive)?;
+            userland::add(&mut archive, &programs.fdtrace)?;
             INIT_OF_SYSTEMD
         }
     };
@@ -80,7 +83,10 @@ pub(crate) fn write(kernel: &Kernel, programs: &Programs, boot: &Boot<'_>) -> Re
     add(&busybox, "/bin/busybox")?;
     add(&programs.fdtrace, "/usr/bin/fdtrace")?;
     add(&programs.tests, TESTS)?;
-    for program in boot.add {
+    let is_of_this_kind = boot.userland == Userland::Busybox && boot.arch == Arch::X86_64;
+    let helpers =
+        HELPERS.iter().filter(|_| is_of_this_kind).filter_map(|name| repo::find_program(name));
+    for program in helpers.collect::<Vec<_>>().iter().chain(boot.add) {
         let name = program.file_name().context("--add wants a program")?;
         add(program, &format!("/bin/{}", name.display()))?;
     }

@@ -11,15 +11,18 @@ use anyhow::{Context, Result, bail};
 
 use super::cpio::Archive;
 use super::kernel::Series;
-use crate::repo;
+use crate::{dist, repo};
 
 /// The release whose kernel it boots with.
 pub(crate) const RELEASE: &str = "trixie";
-/// With what they depend on. util-linux has prlimit, and a login: runuser.
-pub(crate) const PACKAGES: [&str; 2] = ["systemd", "util-linux"];
+/// With what they depend on. util-linux has prlimit, and a login: runuser. dpkg installs fdtrace's own
+/// package, whose scripts use init-system-helpers, which are Perl, and which comes with a file for
+/// logrotate. libc-bin has ldconfig, which dpkg asks for.
+pub(crate) const PACKAGES: [&str; 7] =
+    ["systemd", "util-linux", "dpkg", "init-system-helpers", "perl-base", "libc-bin", "logrotate"];
 
-/// The first process.
-pub(crate) const MANAGER: &str = "/usr/lib/systemd/systemd";
+/// Where the machine has fdtrace's package.
+const PACKAGE: &str = "/srv/fdtrace.deb";
 /// What it starts, and all that it needs to start for that.
 const UNIT: &str = "fdtrace-vm.service";
 /// No messages of its own on the console, where results are read.
@@ -42,10 +45,20 @@ pub(crate) fn dir() -> PathBuf {
     repo::target_dir().join("vm").join("systemd")
 }
 
-/// Adds it, with a unit that runs /init.
-pub(crate) fn add<W: Write>(archive: &mut Archive<W>) -> Result<()> {
+/// The packages that it was unpacked from, in a file beside it.
+pub(crate) fn list() -> PathBuf {
+    dir().with_extension("packages")
+}
+
+/// Whether all that it is to have is unpacked.
+pub(crate) fn is_there() -> bool {
+    fs::read_to_string(list()).is_ok_and(|list| list == PACKAGES.join("\n")) && dir().is_dir()
+}
+
+/// Adds it, with a unit that runs /init, and fdtrace's own package.
+pub(crate) fn add<W: Write>(archive: &mut Archive<W>, fdtrace: &Path) -> Result<()> {
     let dir = dir();
-    if !dir.join(MANAGER.trim_start_matches('/')).is_file() {
+    if !is_there() {
         bail!("there is no systemd for the machine: run `cargo xtask setup`");
     }
     for (link, target) in LINKS {
@@ -61,6 +74,11 @@ pub(crate) fn add<W: Write>(archive: &mut Archive<W>) -> Result<()> {
         archive.file(&path, 0o644, format!("{kind} required pam_permit.so\n").as_bytes())?;
     }
     archive.directory("/etc/sysctl.d")?;
+    // No package is installed yet.
+    archive.file("/var/lib/dpkg/status", 0o644, b"")?;
+    let place = tempfile::tempdir()?;
+    let package = dist::package(fdtrace, place.path())?;
+    archive.file(PACKAGE, 0o644, &fs::read(package)?)?;
     Ok(())
 }
 

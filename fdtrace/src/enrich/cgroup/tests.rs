@@ -67,6 +67,33 @@ fn systemd_units() {
     check("0::/system.slice/nginx.service (deleted)\n", Some("nginx.service"), None);
 }
 
+/// As fdtrace sees them from a container with a cgroup namespace of its own and the host's processes:
+/// what is beside its own cgroup or its parents is behind one `..` for each that it is below the root.
+#[test]
+fn from_inside_a_cgroup_namespace() {
+    check("0::/../../system.slice/x.service\n", Some("x.service"), None);
+    check("0::/../../../../system.slice/x.service\n", Some("x.service"), None);
+    check("0::/../x.service/worker\n", Some("x.service"), None);
+    check("0::/../../system.slice/docker-<ID>.scope\n", None, Some(ID));
+    check("0::/../../../init.scope\n", Some("init.scope"), None);
+    let pod = "0::/../../kubepods-burstable.slice/kubepods-burstable-pod<U_ID>.slice/\
+               cri-containerd-<ID>.scope\n";
+    check(pod, None, Some(ID));
+    check_pod(pod, Some(Engine::Containerd), Some(UID));
+    // Beside its own container in the same pod, of which the name stays hidden.
+    check("0::/../cri-containerd-<ID>.scope\n", None, Some(ID));
+    check("0::/../../user.slice/user-1000.slice/session-3.scope\n", Some("session-3.scope"), None);
+    // The root, and what is above the namespace's own.
+    check("0::/../..\n", None, None);
+    check("0::/\n", None, None);
+    // Every hierarchy of a hybrid host has a namespace's root of its own.
+    check(
+        "5:memory:/../x\n1:name=systemd:/../../system.slice/x.service\n0::/..\n",
+        Some("x.service"),
+        None,
+    );
+}
+
 #[test]
 fn hybrid_hierarchies() {
     check(

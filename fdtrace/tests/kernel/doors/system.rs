@@ -4,9 +4,15 @@
 use std::{
     collections::BTreeMap,
     fs,
+    io::{self, Write as _},
     net::{TcpListener, TcpStream},
-    os::fd::{AsRawFd as _, OwnedFd},
-    path::PathBuf,
+    os::{
+        fd::{AsRawFd as _, OwnedFd},
+        unix::fs::PermissionsExt as _,
+    },
+    path::{Path, PathBuf},
+    thread,
+    time::Duration,
 };
 
 use nix::{
@@ -24,12 +30,15 @@ use super::{
 };
 use crate::{
     Test,
-    support::number,
+    privileges::{FIVE, PerfEvents, as_nobody_with, with_tracefs},
+    support::{Daemon, eventually, number},
     workload::{Spec, Workload, say, wait},
 };
 
 pub(super) const TESTS: &[Test] = &[
     ("file_max_refuses_whoever_is_not_root", file_max),
+    ("file_max_with_the_daemon_of_root", file_max_daemon_of_root),
+    ("file_max_with_the_daemon_of_a_user", file_max_daemon_of_a_user),
     ("nr_open_is_the_limit_where_it_is_lower", nr_open),
 ];
 
@@ -211,6 +220,86 @@ fn file_max() {
     let run = fdtrace.stop();
     assert_counted(&run, workload.pid(), &truth(&done, "ENFILE"));
     workload.end();
+}
+
+/// root is exempt from the limit: its daemon answers while nobody else gets a file.
+fn file_max_daemon_of_root() {
+    if !is_own_system() {
+        return;
+    }
+    let daemon = Daemon::start(CONFIG);
+    let (mut workload, setting) = reach_file_max();
+    assert_eq!(daemon.get("/healthz"), (200, "ok\n".to_owned()));
+    let done = workload.done();
+    assert_daemon_counted(&daemon, &done);
+    drop(setting);
+    assert_eq!(daemon.get("/healthz"), (200, "ok\n".to_owned()));
+    assert!(daemon.stop().status.success());
+    workload.end();
+}
+
+/// As in its unit: with the five capabilities, none of which exempts it. It gets no file either, so
+/// it answers as soon as there is one.
+fn file_max_daemon_of_a_user() {
+    if !is_own_system() {
+        return;
+    }
+    let _allowed = PerfEvents::allow();
+    let daemon = Daemon::start_changed(CONFIG, |directory| {
+        with_tracefs()?;
+        open_to_everybody(directory)?;
+        as_nobody_with(FIVE)
+    });
+    let (mut workload, setting) = reach_file_max();
+    let done = workload.done();
+    let mut waiting = TcpStream::connect(("127.0.0.1", daemon.port())).unwrap();
+    waiting.write_all(b"GET /healthz HTTP/1.1\r\n\r\n").unwrap();
+    thread::sleep(Duration::from_millis(2500));
+    let stderr = daemon.stderr();
+    assert!(stderr.contains("metrics: cannot accept a connection"), "{stderr}");
+    // Its watchdog needs none.
+    daemon.wait_for_notice("WATCHDOG=1");
+    drop(setting);
+    let answer = io::read_to_string(waiting).unwrap();
+    assert!(answer.ends_with("\r\n\r\nok\n"), "{answer}");
+    assert_daemon_counted(&daemon, &done);
+    eventually("it is healthy", || daemon.get("/healthz").0 == 200);
+    assert!(daemon.stop().status.success());
+    workload.end();
+}
+
+const CONFIG: &str = "[trace]\nfds = true\n[output]\nstdout = \"none\"\njournal = \"never\"\n\
+                      [metrics]\nlisten = \"127.0.0.1:PORT\"\n";
+
+/// What the daemon reads and talks to.
+fn open_to_everybody(directory: &Path) -> io::Result<()> {
+    for path in ["", "fdtrace.toml", "notify", "journal"].map(|name| directory.join(name)) {
+        fs::set_permissions(path, fs::Permissions::from_mode(0o777))?;
+    }
+    Ok(())
+}
+
+/// A workload that has begun to take every file that there is.
+fn reach_file_max() -> (Workload, Setting) {
+    let mut workload = Workload::start("doors=file_max failures=83");
+    let used = fs::read_to_string("/proc/sys/fs/file-nr").unwrap();
+    let used: u64 = used.split_whitespace().next().unwrap().parse().unwrap();
+    let setting = Setting::set("file-max", used + 2 * FILE_NR_OFF_BY);
+    workload.go();
+    (workload, setting)
+}
+
+/// Of each call as many failures as the workload has counted.
+#[track_caller]
+fn assert_daemon_counted(daemon: &Daemon, done: &serde_json::Value) {
+    // The test's own program is "exe", as which it has started itself.
+    for (door, _, count) in truth(done, "ENFILE") {
+        let door = format!("door=\"{door}\"");
+        let labels = ["process=\"exe\"", "failure=\"ENFILE\"", door.as_str()];
+        let counted = daemon.metric("fdtrace_failures_total", &labels);
+        assert_eq!(counted.to_string(), count.to_string(), "{door}");
+    }
+    assert!(daemon.metric("fdtrace_lost_total", &["kind=\"failures\""]) < 0.1);
 }
 
 fn nr_open() {

@@ -147,8 +147,11 @@ fn a_hundred_thousand() {
             println!("  {open} descriptors, {name}: {looked_at} by {who} in {cost:?}");
             assert!(*cost <= Budget::default().cpu, "{cost:?}");
         }
-        assert_eq!(by_kernel.looked_at, open, "a part of them");
         assert_eq!(by_kernel.open, OpenFds::Exact(open));
-        assert_eq!(by_kernel.count(|found| *found == kind), open - 4);
+        // All, or on a slow machine a fair sample: four times the standard deviation of its share.
+        let sampled = f64::from(u32::try_from(by_kernel.looked_at).unwrap());
+        let most_off = if by_kernel.is_sampled() { 4.0 * (0.25 / sampled).sqrt() } else { 1e-9 };
+        let (found, all) = (by_kernel.count(|found| *found == kind), open - 4);
+        assert!((by_kernel.share(found) - by_kernel.share(all)).abs() < most_off, "{found} {all}");
     }
 }

@@ -1,7 +1,7 @@
 //! What a process has open, as the kernel side tells it: all of it where `/proc` has time for a
 //! sample, and of processes that `/proc` does not show us.
 
-use std::{io, mem::MaybeUninit, os::fd::OwnedFd};
+use std::{io, mem::MaybeUninit, os::fd::OwnedFd, time::Duration};
 
 use rustix::fs::{OFlags, readlinkat_raw};
 
@@ -15,8 +15,10 @@ use crate::{
     model::{DescriptorSource, FdKind, OpenDescriptor, OpenFds, OpenKind, Pid},
 };
 
-/// Of more than this a sample is enough: it takes a third of the budget.
-const MOST: u64 = 100_000;
+/// Up to so many are all looked at.
+const FEW: u64 = 4096;
+/// Of more, so many first: they tell what each costs here.
+const TRIAL: u64 = 1024;
 /// Between looks at the clock.
 const AT_ONCE: u64 = 256;
 /// Percent of the budget, up to which descriptors are asked for.
@@ -43,24 +45,12 @@ pub(super) fn add_up(
     let known = dir.as_ref().ok().and_then(|dir| counted(dir).ok().flatten());
     let status = process.text("status").unwrap_or_default();
     let most = known.or_else(|| fd_size(&status).map(u64::from)).unwrap_or(0);
-    let every = u32::try_from(most.div_ceil(MOST)).unwrap_or(u32::MAX).max(1);
+    let every = if most > FEW { affordable(source, pid, most, meter, tally)? } else { 1 };
 
     let mut looked_at = 0;
     let mut paths = Vec::new();
     let is_all = source.read(pid, every, &mut |descriptor| {
-        let OpenDescriptor { number, inode, what } = descriptor;
-        match what {
-            OpenKind::Tcp { state, local, peer, unread } => {
-                let remote = peer;
-                tally.add_tcp(Connection { inode, state, local, remote, silent: None, unread });
-            }
-            OpenKind::Path(kind) => {
-                tally.add_kind(kind);
-                paths.push(number);
-            }
-            OpenKind::Other(kind) => tally.add_kind(kind),
-            OpenKind::Socket => tally.add_kind(FdKind::SocketUnread),
-        }
+        add(descriptor, tally, &mut paths);
         looked_at += 1;
         looked_at % AT_ONCE != 0 || meter.is_within(SHARE)
     })?;
@@ -80,6 +70,45 @@ pub(super) fn add_up(
         None => OpenFds::About(looked_at * u64::from(every)),
     };
     Ok(Told { open, looked_at })
+}
+
+/// Every how many-th can be looked at in the time that is left: by a look at some of them, all over
+/// the table.
+fn affordable(
+    source: &dyn DescriptorSource,
+    pid: Pid,
+    most: u64,
+    meter: &Meter<'_>,
+    tally: &Tally<'_>,
+) -> io::Result<u32> {
+    let every = |count: u64| u32::try_from(most.div_ceil(count.max(1))).unwrap_or(u32::MAX);
+    let (before, mut seen, mut paths) = (meter.spent(), 0_u32, Vec::new());
+    let mut trial = tally.empty();
+    source.read(pid, every(TRIAL), &mut |descriptor| {
+        add(descriptor, &mut trial, &mut paths);
+        seen += 1;
+        meter.is_within(SHARE)
+    })?;
+    let each = (meter.spent().saturating_sub(before) / seen.max(1)).max(Duration::from_nanos(1));
+    // A third is left for what was not foreseen.
+    let count = meter.left(SHARE).as_nanos() * 2 / 3 / each.as_nanos();
+    Ok(every(u64::try_from(count).unwrap_or(u64::MAX)).max(1))
+}
+
+fn add(descriptor: OpenDescriptor, tally: &mut Tally<'_>, paths: &mut Vec<u32>) {
+    let OpenDescriptor { number, inode, what } = descriptor;
+    match what {
+        OpenKind::Tcp { state, local, peer, unread } => {
+            let remote = peer;
+            tally.add_tcp(Connection { inode, state, local, remote, silent: None, unread });
+        }
+        OpenKind::Path(kind) => {
+            tally.add_kind(kind);
+            paths.push(number);
+        }
+        OpenKind::Other(kind) => tally.add_kind(kind),
+        OpenKind::Socket => tally.add_kind(FdKind::SocketUnread),
+    }
 }
 
 /// Looks up what paths lead to, in no order, as long as there is time. Gives how many.

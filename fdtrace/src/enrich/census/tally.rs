@@ -148,6 +148,11 @@ impl<'a> Tally<'a> {
         }
     }
 
+    /// Another one beside the same table.
+    pub(super) fn empty(&self) -> Self {
+        Self::new(self.table)
+    }
+
     pub(super) fn add(&mut self, descriptor: Descriptor<'_>) {
         let kind = match descriptor {
             Descriptor::Socket { inode, protocol } => {

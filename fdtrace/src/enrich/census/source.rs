@@ -72,8 +72,8 @@ pub(super) fn add_up(
     Ok(Told { open, looked_at })
 }
 
-/// Every how many-th can be looked at in the time that is left: by a look at some of them, all over
-/// the table.
+/// Every how many-th can be looked at in the time that is left: by a look at some, all over the table.
+/// To be cut short on the way would prefer low numbers.
 fn affordable(
     source: &dyn DescriptorSource,
     pid: Pid,
@@ -82,6 +82,11 @@ fn affordable(
     tally: &Tally<'_>,
 ) -> io::Result<u32> {
     let every = |count: u64| u32::try_from(most.div_ceil(count.max(1))).unwrap_or(u32::MAX);
+    // Going past all of them, whatever is then done with some.
+    let before = meter.spent();
+    source.read(pid, u32::MAX, &mut |_| meter.is_within(SHARE))?;
+    let past_all = meter.spent().saturating_sub(before);
+
     let (before, mut seen, mut paths) = (meter.spent(), 0_u32, Vec::new());
     let mut trial = tally.empty();
     source.read(pid, every(TRIAL), &mut |descriptor| {
@@ -89,10 +94,11 @@ fn affordable(
         seen += 1;
         meter.is_within(SHARE)
     })?;
-    let each = (meter.spent().saturating_sub(before) / seen.max(1)).max(Duration::from_nanos(1));
+    let spent = meter.spent().saturating_sub(before).saturating_sub(past_all);
+    let each = (spent / seen.max(1)).max(Duration::from_nanos(50));
     // A third is left for what was not foreseen.
-    let count = meter.left(SHARE).as_nanos() * 2 / 3 / each.as_nanos();
-    Ok(every(u64::try_from(count).unwrap_or(u64::MAX)).max(1))
+    let left = (meter.left(SHARE) * 2 / 3).saturating_sub(past_all);
+    Ok(every(u64::try_from(left.as_nanos() / each.as_nanos()).unwrap_or(u64::MAX)).max(1))
 }
 
 fn add(descriptor: OpenDescriptor, tally: &mut Tally<'_>, paths: &mut Vec<u32>) {

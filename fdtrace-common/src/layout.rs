@@ -2,7 +2,7 @@
 
 use core::mem::{align_of, offset_of, size_of};
 
-use crate::{FailureCell, FailureKey, FailureRecord, ListenerFacts, Peers};
+use crate::{Descriptor, FailureCell, FailureKey, FailureRecord, ListenerFacts, Peers};
 
 const _: () = {
     assert!(size_of::<FailureKey>() == 24);
@@ -11,6 +11,12 @@ const _: () = {
     assert!(offset_of!(FailureKey, errno) == 20);
     assert!(offset_of!(FailureKey, door) == 22);
     assert!(offset_of!(FailureKey, fd_kind) == 23);
+
+    assert!(size_of::<Descriptor>() == 2 * 8 + 4 * 4 + 5 * 2 + 2 + 2 * 16 + 4);
+    assert!(offset_of!(Descriptor, magic) == 8);
+    assert!(offset_of!(Descriptor, number) == 16);
+    assert!(offset_of!(Descriptor, mode) == 32);
+    assert!(offset_of!(Descriptor, local) == 44);
 
     assert!(size_of::<FailureCell>() == 24);
     assert!(size_of::<Peers>() * 8 == Peers::BITS as usize);

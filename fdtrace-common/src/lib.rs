@@ -8,6 +8,7 @@
 
 mod calls;
 mod counter;
+mod descriptor;
 mod failure;
 mod host;
 mod layout;
@@ -15,6 +16,7 @@ mod offsets;
 
 pub use calls::{CALL_NUMBERS, Doors, FD_CALLS, FD_CALLS_THAT_FAIL, FdCall, Numbers};
 pub use counter::{Counter, Lost};
+pub use descriptor::Descriptor;
 pub use failure::{
     COMM_LEN, Door, FailureCell, FailureKey, FailureRecord, FdKind, ListenerFacts, Peers,
     RECORD_FAILURE, RECORD_GAUGE, RECORD_LISTEN, Refusal, SUN_PATH_LEN, valid,
@@ -42,6 +44,8 @@ pub mod names {
 
     /// Array: whether the packet program counts SYNs, and final ACKs.
     pub const PACKETS: &str = "PACKETS";
+    /// Array: every how many-th descriptor the iterator gives.
+    pub const EVERY: &str = "EVERY";
     /// Hash: arguments of a function whose return is awaited (kprobe form).
     pub const CALLS: &str = "CALLS";
 

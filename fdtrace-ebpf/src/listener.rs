@@ -9,12 +9,12 @@ use crate::{
     task::Task,
 };
 
-const S_IFMT: u16 = 0o170_000;
-const S_IFSOCK: u16 = 0o140_000;
+pub(crate) const S_IFMT: u16 = 0o170_000;
+pub(crate) const S_IFSOCK: u16 = 0o140_000;
 
 const AF_UNIX: u16 = 1;
-const AF_INET: u16 = 2;
-const AF_INET6: u16 = 10;
+pub(crate) const AF_INET: u16 = 2;
+pub(crate) const AF_INET6: u16 = 10;
 const IPPROTO_MPTCP: u16 = 262;
 
 /// The file accept was called on, as far as every failure needs it: enough to tell two apart.

@@ -1,5 +1,5 @@
 //! The kernel side of fdtrace: which programs there are. What they observe is in `probe`, one
-//! file per fact; how they count is in `count`.
+//! file per fact; how they count is in `count`. `descriptors` runs when the loader asks.
 #![no_std]
 #![no_main]
 #![expect(
@@ -9,6 +9,7 @@
 #![expect(clippy::needless_pass_by_value, reason = "aya's macros hand a program its context so")]
 
 mod count;
+mod descriptors;
 mod fields;
 mod kprobe;
 mod listener;

@@ -82,6 +82,10 @@ pub(crate) static GAUGED: LruHashMap<u32, u64> = LruHashMap::with_max_entries(10
 #[map]
 pub(crate) static PACKETS: Array<u32> = Array::with_max_entries(2, 0);
 
+/// Every how many-th descriptor the iterator gives: 1 is all.
+#[map]
+pub(crate) static EVERY: Array<u32> = Array::with_max_entries(1, 0);
+
 #[unsafe(no_mangle)]
 pub(crate) static OFFSETS: Global<Offsets> = Global::new(Offsets::NONE);
 

@@ -4,6 +4,7 @@
 //! records, only a tick a second wakes it up.
 
 mod attend;
+mod descriptors;
 mod follow;
 mod host;
 mod investigate;
@@ -24,7 +25,10 @@ use tokio::{
     time::{Instant, sleep_until},
 };
 
-pub use self::attend::{Ask, Attendant, Attended, Needs};
+pub use self::{
+    attend::{Ask, Attendant, Attended, Needs},
+    descriptors::descriptors,
+};
 use self::{tick::Ticks, trace::Trace};
 use crate::{
     kernel::Options,

@@ -1,10 +1,16 @@
-//! Stage 2: bytes → event. Total: any bytes give an event or an error.
+//! Stage 2: bytes → event, or descriptor. Total: any bytes give one or an error.
 //!
 //! Nothing here reads anything but the bytes it is given.
 
+mod descriptor;
 mod record;
 
+pub use descriptor::descriptor;
 pub use record::record;
+
+const AF_UNIX: u16 = 1;
+const AF_INET: u16 = 2;
+const AF_INET6: u16 = 10;
 
 /// Why bytes are no record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]

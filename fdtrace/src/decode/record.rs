@@ -8,16 +8,12 @@ use fdtrace_common::{
     valid,
 };
 
-use super::DecodeError;
+use super::{AF_INET, AF_INET6, AF_UNIX, DecodeError};
 use crate::model::{
     AcceptQueue, BootTime, Caller, Comm, Door, Errno, Event, Failure, FailureEvent, FdLimits,
     GaugeEvent, KeyId, Limit, ListenEvent, Listener, ListenerAddress, Met, Pid, ProcessId, Target,
     Tid, UnixName,
 };
-
-const AF_UNIX: u16 = 1;
-const AF_INET: u16 = 2;
-const AF_INET6: u16 = 10;
 
 /// Decodes a [`FailureRecord`].
 pub fn record(mut bytes: &[u8]) -> Result<Event, DecodeError> {

@@ -36,7 +36,7 @@ pub(super) fn look(proc: &Path, candidate: Candidate, own_netns: Option<u32>) ->
     let Candidate { process, fds, mut listeners } = candidate;
     let mut unknown = Vec::new();
     let id = process.as_ref().map(|process| process.id);
-    let census = id.map(|id| census::start(proc.to_owned(), id, Budget::default()));
+    let census = id.map(|id| census::start(proc.to_owned(), None, id, Budget::default()));
     let first = listeners.as_deref().and_then(<[_]>::first);
     let filling = first.filter(|listener| listener.queue_risk().is_some());
 

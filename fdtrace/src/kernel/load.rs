@@ -5,7 +5,7 @@ use std::{
     io,
     os::{fd::AsFd as _, unix::fs::FileExt as _},
     path::{Path, PathBuf},
-    sync::atomic::Ordering,
+    sync::{Arc, atomic::Ordering},
 };
 
 use anyhow::{Context as _, anyhow};
@@ -22,6 +22,7 @@ use super::{
     HostError,
     attach::{self, AttachReport, Attached, PacketProgram, Running, take},
     btf::{Btf, wanted_structs},
+    descriptors::{self, Descriptors},
     error::errno_of,
     mapped::Mapped,
     plan::Request,
@@ -92,6 +93,7 @@ pub struct Kernel {
     pub(super) programs: Vec<Running>,
     probes: Vec<Attached>,
     packets: Option<PacketProgram>,
+    descriptors: Option<Arc<Descriptors>>,
 }
 
 impl Kernel {
@@ -120,8 +122,9 @@ impl Kernel {
         let log = ProgramLog::open(&mut ebpf, buffer)?;
         let AttachReport { probes, programs, packets } =
             attach::attach(&mut ebpf, &mut support, &options.request, &ids)?;
+        let descriptors = iterator(&mut ebpf, &support, &ids).map(Arc::new);
         give_memory_back();
-        Ok(Self { ebpf, records, log, slots, counters, programs, probes, packets })
+        Ok(Self { ebpf, records, log, slots, counters, programs, probes, packets, descriptors })
     }
 
     /// The probes, each with its form.
@@ -158,6 +161,12 @@ impl Kernel {
     #[must_use]
     pub fn may_use_maps(&self) -> bool {
         self.slots.may_use_maps()
+    }
+
+    /// What tells what a process has open; `None` where `/proc` has to.
+    #[must_use]
+    pub fn descriptors(&self) -> Option<Arc<Descriptors>> {
+        self.descriptors.clone()
     }
 
     /// How many keys can be counted at once.
@@ -333,6 +342,17 @@ fn load(
         })
 }
 
+/// The program that iterates over descriptors, where the host allows it: it is nothing that could
+/// not be done without.
+fn iterator(ebpf: &mut Ebpf, support: &Support, ids: &[u8]) -> Option<Descriptors> {
+    if !support.has_descriptors {
+        return None;
+    }
+    let btf = aya::Btf::parse(ids, aya::Endianness::default()).map_err(anyhow::Error::new);
+    let loaded = btf.and_then(|btf| Descriptors::load(ebpf, &btf));
+    loaded.inspect_err(|error| log::debug!("{}: {error:#}", descriptors::PROGRAM)).ok()
+}
+
 /// What CLOCK_BOOTTIME is ahead of CLOCK_MONOTONIC.
 fn boot_offset_ns() -> u64 {
     let ns = |clock| {
@@ -409,6 +429,8 @@ mod tests {
             names::BOOT_OFFSET_NS,
             names::PACKETS,
             names::CALLS,
+            names::EVERY,
+            descriptors::PROGRAM,
         ] {
             assert!(object.contains(map), "no symbol {map}");
         }

@@ -4,6 +4,7 @@
 
 mod attach;
 mod btf;
+mod descriptors;
 mod error;
 mod examine;
 mod load;
@@ -18,6 +19,7 @@ mod support;
 mod tracefs;
 
 pub use attach::Attached;
+pub use descriptors::Descriptors;
 pub use error::HostError;
 pub use examine::{Examination, Timing};
 pub use load::{Kernel, Options};

@@ -12,6 +12,7 @@ use fdtrace_common::Host;
 use super::{
     HostError,
     btf::Btf,
+    descriptors,
     probes::{Absence, Function, OLD_ALLOC_FD, PROBES, Point, Step},
     records::Buffer,
     tracefs,
@@ -58,6 +59,8 @@ pub(super) struct Support {
     pub(super) has_ring_buffer: bool,
     /// Whether programs can read CLOCK_BOOTTIME (5.8).
     pub(super) has_boot_clock: bool,
+    /// Whether they can iterate over the descriptors of one process (6.1).
+    pub(super) has_descriptors: bool,
     against: Vec<Against>,
 }
 
@@ -132,6 +135,8 @@ impl Support {
             has_probe_read_kernel: has_helper(btf, "probe_read_kernel"),
             has_ring_buffer: btf.has_enumerator("bpf_map_type", "BPF_MAP_TYPE_RINGBUF"),
             has_boot_clock: has_helper(btf, "ktime_get_boot_ns"),
+            has_descriptors: btf.arguments(descriptors::ITERATED).is_some()
+                && btf.offset(descriptors::OF_ONE).is_some(),
             against: Vec::new(),
         }
     }
@@ -257,7 +262,8 @@ impl Support {
             Point::TpBtf(name) => Some(format!("btf_trace_{name}")),
             point => point.function().map(|function| function.name.to_owned()),
         });
-        let others = [OLD_ALLOC_FD.name, "bpf_func_id", "bpf_map_type"];
+        let iterator = [descriptors::ITERATED, descriptors::OF_ONE.split('.').next().unwrap_or("")];
+        let others = [OLD_ALLOC_FD.name, "bpf_func_id", "bpf_map_type"].into_iter().chain(iterator);
         names.chain(others.map(str::to_owned)).collect()
     }
 }
@@ -400,6 +406,7 @@ impl Support {
             has_probe_read_kernel: true,
             has_ring_buffer: true,
             has_boot_clock: true,
+            has_descriptors: true,
             against: Vec::new(),
         }
     }

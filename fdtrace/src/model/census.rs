@@ -1,13 +1,13 @@
 //! What a process's descriptors are, at one moment.
 
 use std::{
-    fmt,
+    fmt, io,
     net::{IpAddr, SocketAddr},
     path::PathBuf,
     time::Duration,
 };
 
-use super::{BootTime, ListenerAddress};
+use super::{BootTime, ListenerAddress, Pid};
 
 /// The descriptors of one process, by what they are.
 ///
@@ -122,6 +122,71 @@ pub enum FdKind {
     Namespace,
     /// Something else, by the kernel's name of it.
     Other(String),
+}
+
+impl FdKind {
+    /// By the name of a file that is no file, as given to anon_inode_getfile() and its like:
+    /// `[eventpoll]`, or without the brackets.
+    #[must_use]
+    pub fn of_anonymous(name: &str) -> Self {
+        match name.trim_start_matches('[').trim_end_matches(']') {
+            "eventpoll" => Self::Epoll,
+            "eventfd" => Self::EventFd,
+            "timerfd" => Self::TimerFd,
+            "signalfd" => Self::SignalFd,
+            "inotify" => Self::Inotify,
+            "fanotify" => Self::Fanotify,
+            "io_uring" => Self::IoUring,
+            "pidfd" => Self::PidFd,
+            // kvm-vcpu:7, and whatever else is numbered.
+            other => Self::Other(other.split(':').next().unwrap_or(other).to_owned()),
+        }
+    }
+}
+
+/// A descriptor that is open.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OpenDescriptor {
+    /// Its number.
+    pub number: u32,
+    /// The inode of its file.
+    pub inode: u64,
+    /// What it is.
+    pub what: OpenKind,
+}
+
+/// What an open descriptor is, as far as the kernel side tells.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum OpenKind {
+    /// A TCP socket that is connected or listens, or was.
+    Tcp {
+        /// Its state.
+        state: TcpState,
+        /// IPv4 addresses are IPv4 here, also those of dual-stack sockets.
+        local: SocketAddr,
+        /// The other end.
+        peer: SocketAddr,
+        /// What has come and was not read: bytes, and one more for the end of the connection.
+        unread: u32,
+    },
+    /// Something with a path.
+    Path(FdKind),
+    /// Anything else.
+    Other(FdKind),
+    /// A socket of another protocol.
+    Socket,
+}
+
+/// What tells what a process has open, faster than `/proc`.
+pub trait DescriptorSource: Send + Sync {
+    /// Gives every `every`-th open descriptor of a process, 1 being all, until `take` says no. Says
+    /// whether it was all. A process that is gone has none.
+    fn read(
+        &self,
+        pid: Pid,
+        every: u32,
+        take: &mut dyn FnMut(OpenDescriptor) -> bool,
+    ) -> io::Result<bool>;
 }
 
 /// The states of a TCP socket.

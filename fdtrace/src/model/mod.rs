@@ -27,8 +27,8 @@ pub use acceptor::{Acceptor, Behaviour, Syscall, Thread, ThreadState};
 pub use audit::{AuditReport, Audited, Finding, FindingKind, Level};
 pub use call::{Door, Errno, Failure};
 pub use census::{
-    Census, DistinctPeers, EarlierCensus, FdKind, FdSample, ListenerShare, OpenFds, PathShare,
-    Peer, PeerShare, Silence, TcpState,
+    Census, DescriptorSource, DistinctPeers, EarlierCensus, FdKind, FdSample, ListenerShare,
+    OpenDescriptor, OpenFds, OpenKind, PathShare, Peer, PeerShare, Silence, TcpState,
 };
 pub use diagnosis::{Cause, Certainty, Diagnosis, Evidence, Known, Remedy, Value, When};
 pub use doctor::{

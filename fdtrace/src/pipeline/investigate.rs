@@ -21,9 +21,9 @@ use crate::{
     diagnose::{self, EpisodeFacts, Lately},
     enrich::{acceptor, census, half_open, holdings, provenance},
     model::{
-        Acceptor, BootTime, Ceiling, Census, Diagnosis, DiagnosisReport, EarlierCensus,
-        EpisodeReport, Failure, FdSample, Known, OpenEpisode, PerUser, Phase, Process, ProcessId,
-        Provenance, Resource, Target, UserHoldings, WarningReport,
+        Acceptor, BootTime, Ceiling, Census, DescriptorSource, Diagnosis, DiagnosisReport,
+        EarlierCensus, EpisodeReport, Failure, FdSample, Known, OpenEpisode, PerUser, Phase,
+        Process, ProcessId, Provenance, Resource, Target, UserHoldings, WarningReport,
     },
 };
 
@@ -79,10 +79,12 @@ pub(super) struct Investigations {
     /// and those before them, at warnings.
     pace_of_warnings: census::Pace,
     close: HashMap<ProcessId, Option<Arc<EarlierCensus>>>,
+    /// What tells what a process has open, where the kernel allows it.
+    source: Option<Arc<dyn DescriptorSource>>,
 }
 
 impl Investigations {
-    pub(super) fn new() -> Self {
+    pub(super) fn new(source: Option<Arc<dyn DescriptorSource>>) -> Self {
         let (sender, done) = mpsc::unbounded_channel();
         Self {
             sender,
@@ -94,6 +96,7 @@ impl Investigations {
             pace: census::Pace::default(),
             pace_of_warnings: census::Pace::default(),
             close: HashMap::new(),
+            source,
         }
     }
 
@@ -110,9 +113,10 @@ impl Investigations {
             return;
         }
         self.close.insert(id, None);
-        let (at, sender) = (warning.at, self.sender.clone());
+        let (at, sender, source) = (warning.at, self.sender.clone(), self.source.clone());
         tokio::spawn(async move {
-            let census = census::start(PathBuf::from(PROC), id, census::Budget::default());
+            let budget = census::Budget::default();
+            let census = census::start(PathBuf::from(PROC), source, id, budget);
             let census = answer(started(census)).await;
             let earlier = census.map(|census| Arc::new(EarlierCensus { at, census }));
             let _ = sender.send(Done::Close(id, earlier));
@@ -218,7 +222,8 @@ impl Investigations {
                 && job.report.failure.errno().is_some()
                 && lead.is_some_and(|lead| self.pace.allows(Instant::now(), lead));
             self.running += 1;
-            tokio::spawn(look(job, takes_census, self.sender.clone()));
+            let source = self.source.clone();
+            tokio::spawn(look(job, takes_census, source, self.sender.clone()));
         }
     }
 
@@ -284,7 +289,12 @@ const fn is_about_syns(failure: Failure) -> bool {
 }
 
 /// Reads what there is to read.
-async fn look(mut job: Job, takes_census: bool, sender: UnboundedSender<Done>) {
+async fn look(
+    mut job: Job,
+    takes_census: bool,
+    source: Option<Arc<dyn DescriptorSource>>,
+    sender: UnboundedSender<Done>,
+) {
     let report = &job.report;
     let lead = report.owners.first().map(|owner| owner.id);
     let is_call = report.failure.errno().is_some() && job.round == Round::First;
@@ -303,7 +313,7 @@ async fn look(mut job: Job, takes_census: bool, sender: UnboundedSender<Done>) {
         let per_user = per_user(report).filter(|_| is_call);
         let user = per_user.map(|what| holdings(PathBuf::from(PROC), lead.pid, what));
         let fds = takes_census
-            .then(|| census::start(PathBuf::from(PROC), lead, census::Budget::default()));
+            .then(|| census::start(PathBuf::from(PROC), source, lead, census::Budget::default()));
         let threads = acceptor::start(PathBuf::from(PROC), lead, acceptor::WINDOW);
         of_limit = answer(limit.and_then(started)).await;
         of_user = answer(user.and_then(started)).await;

@@ -13,6 +13,7 @@ use fdtrace_common::{Counter, Lost};
 
 use super::{
     Config, Stop,
+    descriptors::descriptors,
     host::{Live, PROC, slot_count},
     investigate::{Found, Investigations},
     on_demand::{OnDemand, Unseen},
@@ -70,11 +71,12 @@ impl Trace {
         namespaces.begin();
         let poller = (!kernel.sees_packets()).then(|| Poller::new(&mut namespaces));
         let rest = packets_rest.filter(|_| kernel.looks_at_packets());
+        let descriptors = descriptors(&kernel);
         Ok(Self {
             poller,
             on_demand: rest.map(|rest| OnDemand::new(boot_time(), rest, namespaces.deltas())),
             host: Live::new(kernel, namespaces),
-            investigations: Investigations::new(),
+            investigations: Investigations::new(descriptors),
             watch: Watch::new(thresholds, filter.clone()),
             aggregator: Aggregator::new(Settings { filter, interval, most_lines }),
             started: boot_time(),

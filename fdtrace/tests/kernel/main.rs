@@ -1,7 +1,7 @@
 //! Tests on the running kernel, as root. Each workload counts its own failures, and fdtrace's
 //! totals must be equal to that, to the last one.
 //!
-//! The test binary is its own workload: started with `WORKLOAD` set, it runs that instead.
+//! The test binary is its own workload: started with `WORKLOAD` or `HOLDER` set, it runs that instead.
 
 #![expect(clippy::unwrap_used, clippy::print_stdout, reason = "a test fails by panicking")]
 
@@ -10,6 +10,7 @@ mod support;
 
 mod attribution;
 mod btf;
+mod census;
 mod container;
 mod daemon;
 mod doctor;
@@ -19,6 +20,8 @@ mod errnos;
 mod exactness;
 mod faults;
 mod forms;
+#[path = "../processes/holder.rs"]
+mod holder;
 mod host;
 mod odd_hosts;
 mod privileges;
@@ -47,6 +50,10 @@ fn main() -> ExitCode {
         }
         return ExitCode::SUCCESS;
     }
+    if let Some(spec) = std::env::var_os("HOLDER") {
+        holder::run(spec.to_str().unwrap());
+        return ExitCode::SUCCESS;
+    }
     let mut arguments = Arguments::from_args();
     // fdtrace sees the whole host; tests beside each other would disturb each other's storms.
     arguments.test_threads.get_or_insert(1);
@@ -62,6 +69,7 @@ fn main() -> ExitCode {
         attribution::TESTS,
         errnos::TESTS,
         episodes::TESTS,
+        census::TESTS,
         warnings::TESTS,
         retries::TESTS,
     ];

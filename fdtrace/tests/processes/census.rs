@@ -24,7 +24,7 @@ use nix::{
 
 use super::{
     Test,
-    holder::{AT_START, Holder, files, id},
+    holder::{AT_START, EVERY_KIND, Holder, files, id},
 };
 
 pub(crate) const TESTS: &[Test] = &[
@@ -75,33 +75,8 @@ fn assert_exact(census: &Census, more: &[(&str, u64)]) {
 }
 
 fn every_kind() {
-    let holder = Holder::start(
-        "tcp_unconnected=3 tcp6_listener=2 udp=4 netlink=2 unix_pair=3 pipe_pair=5 same_file=7 \
-         new_file=2 deleted_file=3 fifo=2 directory=4 device=3 netns_file=2 epoll=3 eventfd=5 \
-         timerfd=2 signalfd=3 inotify=2 memfd=4 pidfd=2",
-    );
-    let expected = [
-        ("tcp_unlisted", 3),
-        ("tcp_listen", 2),
-        ("udp", 4),
-        ("netlink", 2),
-        ("unix", 6),
-        ("pipe", 10),
-        ("file", 9),
-        ("deleted_file", 3),
-        ("fifo", 2),
-        ("directory", 4),
-        ("device", 3),
-        ("namespace", 2),
-        ("epoll", 3),
-        ("eventfd", 5),
-        ("timerfd", 2),
-        ("signalfd", 3),
-        ("inotify", 2),
-        ("memfd", 4),
-        ("pidfd", 2),
-    ];
-    assert_exact(&take(&holder), &expected);
+    let (spec, expected) = EVERY_KIND;
+    assert_exact(&take(&Holder::start(spec)), expected);
 }
 
 fn privileged_sockets() {

@@ -32,6 +32,34 @@ use nix::{
 /// What it has before it opens anything: pipes on stdin and stdout, /dev/null on stderr.
 pub(crate) const AT_START: [(&str, u64); 2] = [("pipe", 2), ("device", 1)];
 
+/// Some of every kind that needs no privilege: what to say, and what it holds then besides.
+pub(crate) const EVERY_KIND: (&str, &[(&str, u64)]) = (
+    "tcp_unconnected=3 tcp6_listener=2 udp=4 netlink=2 unix_pair=3 pipe_pair=5 same_file=7 \
+     new_file=2 deleted_file=3 fifo=2 directory=4 device=3 netns_file=2 epoll=3 eventfd=5 \
+     timerfd=2 signalfd=3 inotify=2 memfd=4 pidfd=2",
+    &[
+        ("tcp_unlisted", 3),
+        ("tcp_listen", 2),
+        ("udp", 4),
+        ("netlink", 2),
+        ("unix", 6),
+        ("pipe", 10),
+        ("file", 9),
+        ("deleted_file", 3),
+        ("fifo", 2),
+        ("directory", 4),
+        ("device", 3),
+        ("namespace", 2),
+        ("epoll", 3),
+        ("eventfd", 5),
+        ("timerfd", 2),
+        ("signalfd", 3),
+        ("inotify", 2),
+        ("memfd", 4),
+        ("pidfd", 2),
+    ],
+);
+
 /// One that was started. It ends when this is dropped.
 pub(crate) struct Holder {
     child: Child,

@@ -42,6 +42,11 @@ impl<'a> Meter<'a> {
         thread_cpu().saturating_sub(self.cpu_before)
     }
 
+    /// What is left of so many percent of the budget.
+    pub(super) fn left(&self, percent: u32) -> Duration {
+        (self.budget.cpu * percent / 100).saturating_sub(self.spent())
+    }
+
     /// Whether there is something left of so many percent of the budget.
     pub(super) fn is_within(&self, percent: u32) -> bool {
         let part = |whole: Duration| whole * percent / 100;

@@ -32,7 +32,7 @@ pub(super) fn link(text: &[u8]) -> Link {
             None => FdKind::SocketUnread,
         },
         "pipe" => FdKind::Pipe,
-        "anon_inode" => anonymous(rest.trim_start_matches('[').trim_end_matches(']')),
+        "anon_inode" => FdKind::of_anonymous(rest),
         // Since v6.9 a pidfd has an inode of its own (fs/pidfs.c).
         "pidfd" => FdKind::PidFd,
         "cgroup" | "ipc" | "mnt" | "net" | "pid" | "time" | "user" | "uts" => FdKind::Namespace,
@@ -50,22 +50,6 @@ fn split(text: &[u8]) -> Option<(&str, &str)> {
 
 fn number(text: &str) -> Option<u64> {
     text.strip_prefix('[')?.strip_suffix(']')?.parse().ok()
-}
-
-/// Names given to anon_inode_getfile() and its like.
-fn anonymous(name: &str) -> FdKind {
-    match name {
-        "eventpoll" => FdKind::Epoll,
-        "eventfd" => FdKind::EventFd,
-        "timerfd" => FdKind::TimerFd,
-        "signalfd" => FdKind::SignalFd,
-        "inotify" => FdKind::Inotify,
-        "fanotify" => FdKind::Fanotify,
-        "io_uring" => FdKind::IoUring,
-        "pidfd" => FdKind::PidFd,
-        // kvm-vcpu:7, and whatever else is numbered.
-        other => FdKind::Other(other.split(':').next().unwrap_or(other).to_owned()),
-    }
 }
 
 /// What a path leads to.

@@ -26,7 +26,7 @@ const MOST_LISTED: usize = 4096;
 /// Directory entries of one getdents64(2): that many that the clock can be looked at in between.
 const BUFFER: usize = 4 * 1024;
 /// PATH_MAX
-const PATH: usize = 4096;
+pub(super) const PATH: usize = 4096;
 /// Between looks at the clock.
 const AT_ONCE: usize = 32;
 /// Percent of the budget, up to which descriptors are listed.
@@ -179,7 +179,7 @@ impl Descriptors {
 
 /// How many there are, where the kernel counts them: since v6.2 that is the size of the directory,
 /// before, it is 0 (fs/proc/fd.c proc_fd_getattr).
-fn counted(dir: &OwnedFd) -> io::Result<Option<u64>> {
+pub(super) fn counted(dir: &OwnedFd) -> io::Result<Option<u64>> {
     // What is not in /proc has another idea of size.
     if fstatfs(dir)?.f_type != PROC_SUPER_MAGIC {
         return Ok(None);
@@ -207,17 +207,17 @@ fn list(dir: &OwnedFd, meter: &Meter<'_>) -> io::Result<(Vec<u32>, bool)> {
 }
 
 /// How large the table of descriptors is.
-fn fd_size(status: &str) -> Option<u32> {
+pub(super) fn fd_size(status: &str) -> Option<u32> {
     status.lines().find_map(|line| line.strip_prefix("FDSize:"))?.trim().parse().ok()
 }
 
 /// A number as text, without an allocation for each of many thousands.
-struct NumberText {
+pub(super) struct NumberText {
     bytes: [u8; 10],
     start: usize,
 }
 
-fn itoa_buffer(mut number: u32) -> NumberText {
+pub(super) fn itoa_buffer(mut number: u32) -> NumberText {
     let mut text = NumberText { bytes: [b'0'; 10], start: 10 };
     loop {
         text.start -= 1;
@@ -230,21 +230,21 @@ fn itoa_buffer(mut number: u32) -> NumberText {
 }
 
 impl NumberText {
-    fn text(&mut self) -> &str {
+    pub(super) fn text(&mut self) -> &str {
         str::from_utf8(&self.bytes[self.start..]).unwrap_or("0")
     }
 }
 
 /// The numbers below `size`, each once, in an order that has nothing to do with theirs: every start
 /// of it is a fair sample.
-struct Shuffled {
+pub(super) struct Shuffled {
     size: u32,
     bits: u32,
     next: u64,
 }
 
 impl Shuffled {
-    const fn new(size: u32) -> Self {
+    pub(super) const fn new(size: u32) -> Self {
         let bits = 32 - size.saturating_sub(1).leading_zeros();
         Self { size, bits: if bits == 0 { 1 } else { bits }, next: 0 }
     }

@@ -57,20 +57,14 @@ impl Coverage {
 #[derive(Debug, Default)]
 pub(super) struct Table {
     by_inode: HashMap<u64, Connection>,
-    /// Addresses in LISTEN, by port.
-    listening: HashMap<u16, Vec<IpAddr>>,
+    listening: Listening,
     /// How many of them are in it.
     pub(super) coverage: Coverage,
 }
 
 impl Table {
     pub(super) fn insert(&mut self, connection: Connection) {
-        if connection.state == TcpState::Listen {
-            let at = self.listening.entry(connection.local.port()).or_default();
-            if !at.contains(&connection.local.ip()) {
-                at.push(connection.local.ip());
-            }
-        }
+        self.listening.insert(&connection);
         self.by_inode.insert(connection.inode, connection);
     }
 
@@ -81,10 +75,25 @@ impl Table {
     pub(super) fn knows(&self, inode: u64) -> bool {
         self.by_inode.contains_key(&inode)
     }
+}
+
+/// Addresses in LISTEN, by port.
+#[derive(Clone, Debug, Default)]
+struct Listening(HashMap<u16, Vec<IpAddr>>);
+
+impl Listening {
+    fn insert(&mut self, connection: &Connection) {
+        if connection.state == TcpState::Listen {
+            let at = self.0.entry(connection.local.port()).or_default();
+            if !at.contains(&connection.local.ip()) {
+                at.push(connection.local.ip());
+            }
+        }
+    }
 
     /// The listener that a connection came in by.
     fn came_in_by(&self, local: SocketAddr) -> Option<SocketAddr> {
-        let listening = self.listening.get(&local.port())?;
+        let listening = self.0.get(&local.port())?;
         // One on the very address goes before one on all (net/ipv4/inet_hashtables.c
         // compute_score).
         let exact = listening.iter().find(|ip| **ip == local.ip());
@@ -102,6 +111,8 @@ pub(super) struct Tally<'a> {
     paths: HashMap<Vec<u8>, u64>,
     path_bytes: usize,
     paths_left_out: u64,
+    named: u64,
+    unnamed: u64,
 }
 
 /// Of some connections.
@@ -132,7 +143,14 @@ impl<'a> Tally<'a> {
             paths: HashMap::new(),
             path_bytes: 0,
             paths_left_out: 0,
+            named: 0,
+            unnamed: 0,
         }
+    }
+
+    /// Another one beside the same table.
+    pub(super) fn empty(&self) -> Self {
+        Self::new(self.table)
     }
 
     pub(super) fn add(&mut self, descriptor: Descriptor<'_>) {
@@ -155,10 +173,27 @@ impl<'a> Tally<'a> {
             }
             Descriptor::Other(kind) => kind,
         };
+        self.add_kind(kind);
+    }
+
+    /// A TCP socket of which the kernel side told the state. The table knows more.
+    pub(super) fn add_tcp(&mut self, connection: Connection) {
+        let listed = self.table.by_inode.get(&connection.inode);
+        self.connections.push(listed.copied().unwrap_or(connection));
+        self.add_kind(FdKind::Tcp(connection.state));
+    }
+
+    pub(super) fn add_kind(&mut self, kind: FdKind) {
         *self.kinds.entry(kind).or_default() += 1;
     }
 
-    fn add_path(&mut self, path: &[u8]) {
+    /// So many have paths that were not looked up: those that were are a sample.
+    pub(super) const fn leave_unnamed(&mut self, count: u64) {
+        self.unnamed += count;
+    }
+
+    pub(super) fn add_path(&mut self, path: &[u8]) {
+        self.named += 1;
         if let Some(count) = self.paths.get_mut(path) {
             *count += 1;
         } else if self.path_bytes + path.len() <= MOST_PATHS {
@@ -206,8 +241,9 @@ impl<'a> Tally<'a> {
         mut unknown: Vec<String>,
     ) -> Census {
         let scale = Scale::new(open.number(), looked_at);
+        let path_scale = Scale(scale.0 * Scale::new(self.named + self.unnamed, self.named).0);
         if self.paths_left_out > 0 {
-            let left_out = scale.up(self.paths_left_out);
+            let left_out = path_scale.up(self.paths_left_out);
             unknown
                 .push(format!("the paths of {left_out} descriptors: they were too long to keep"));
         }
@@ -240,7 +276,7 @@ impl<'a> Tally<'a> {
             listeners: ends.listener_shares(tcp_scale),
             local_ports: ends.port_shares(tcp_scale),
             peers: ends.peer_shares(tcp_scale),
-            paths: path_shares(&self.paths, scale),
+            paths: path_shares(&self.paths, path_scale),
             silence: [TcpState::Established, TcpState::CloseWait]
                 .into_iter()
                 .filter_map(|state| silence(&self.connections, state))
@@ -285,13 +321,17 @@ struct Ends {
 impl Ends {
     fn of(connections: &[Connection], table: &Table) -> Self {
         let mut ends = Self::default();
+        let mut listening = table.listening.clone();
+        for connection in connections {
+            listening.insert(connection);
+        }
         for Connection { state, local, remote, .. } in connections {
             if *state == TcpState::Listen {
                 ends.listeners.entry(*local).or_default().0 = true;
                 continue;
             }
             *ends.local_ports.entry(local.port()).or_default() += 1;
-            let peer = match table.came_in_by(*local) {
+            let peer = match listening.came_in_by(*local) {
                 Some(listener) => {
                     ends.listeners.entry(listener).or_default().1.add(*state);
                     Peer::Client(remote.ip())

@@ -34,7 +34,7 @@ fn found(census: Option<Census>) -> Found {
 
 #[tokio::test]
 async fn after_a_census_there_is_a_rest() {
-    let mut all = Investigations::new();
+    let mut all = Investigations::new(None);
     all.running = 2;
     all.sender.send(Done::Episode(Box::new(found(None)))).unwrap();
     all.next().await.unwrap();
@@ -49,7 +49,7 @@ async fn after_a_census_there_is_a_rest() {
 /// One at a warning is no reason to take none at the failure.
 #[tokio::test]
 async fn warnings_have_a_rest_of_their_own() {
-    let mut all = Investigations::new();
+    let mut all = Investigations::new(None);
     all.close.insert(id(1), None);
     let census = census(Duration::from_millis(50));
     let earlier = Arc::new(EarlierCensus { at: BootTime::default(), census });

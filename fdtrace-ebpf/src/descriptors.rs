@@ -36,6 +36,8 @@ struct TaskFile {
 #[unsafe(no_mangle)]
 #[unsafe(link_section = "iter/task_file")]
 extern "C" fn fds_it(ctx: *const TaskFile) -> i32 {
+    #[expect(clippy::cast_possible_truncation, reason = "80")]
+    const LENGTH: u32 = Descriptor::SIZE as u32;
     // SAFETY: the kernel hands over one of these. `meta` is never null; the verifier knows.
     let (seq, file, number) = unsafe { ((*(*ctx).meta).seq, (*ctx).file, (*ctx).number) };
     // It is called once more at the end.
@@ -48,7 +50,7 @@ extern "C" fn fds_it(ctx: *const TaskFile) -> i32 {
     // SAFETY: as many bytes as it has. What did not fit is asked for again (kernel/bpf/bpf_iter.c
     // bpf_seq_read).
     unsafe {
-        bpf_seq_write(seq, (&raw mut descriptor).cast(), Descriptor::SIZE as u32);
+        bpf_seq_write(seq, (&raw mut descriptor).cast(), LENGTH);
     }
     0
 }

@@ -58,18 +58,23 @@ impl Descriptors {
         map.set(0, every, 0).map_err(io::Error::other)?;
         let link = link(self.program.as_fd().as_raw_fd(), pid)?;
         let mut file = File::from(iterator(&link)?);
-        // The kernel's own buffer is as large (kernel/bpf/bpf_iter.c prepare_seq_file).
+        // The kernel's own buffer is as large where pages are 4 KiB (kernel/bpf/bpf_iter.c
+        // prepare_seq_file). Where it is larger, one that is cut goes on in the next read.
         let mut bytes = vec![0; 32 << 10];
+        let mut kept = 0;
         loop {
-            match file.read(&mut bytes) {
+            match file.read(&mut bytes[kept..]) {
                 Ok(0) => return Ok(true),
-                // What is read at once are whole ones: `bytes` has room for what the kernel gives.
                 Ok(length) => {
-                    for descriptor in bytes[..length].chunks(Descriptor::SIZE) {
+                    let end = kept + length;
+                    let whole = end - end % Descriptor::SIZE;
+                    for descriptor in bytes[..whole].chunks_exact(Descriptor::SIZE) {
                         if !take(descriptor) {
                             return Ok(false);
                         }
                     }
+                    bytes.copy_within(whole..end, 0);
+                    kept = end - whole;
                 }
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 // It found nothing in a while, and is to be asked again.

@@ -46,8 +46,9 @@ pub(crate) fn target_dir() -> PathBuf {
     repo::target_dir().join("ebpf")
 }
 
-/// Compiles the object and drops the DWARF from it, which BTF was made from: it is five times the
-/// rest together, and nothing that loads the object reads it.
+/// Compiles the object and drops from it what nothing that loads it reads: the DWARF, which BTF was made
+/// from and which is five times the rest together, and what a linker would have to know of line
+/// information, which is a quarter of the rest.
 pub(crate) fn object(toolchain: &Toolchain) -> Result<Vec<u8>> {
     // Cargo does not know the linker's version, nor the files that LLVM copies lines of.
     output(toolchain.cargo("clean").arg("--release").env("CARGO_TARGET_DIR", target_dir()))?;
@@ -59,7 +60,8 @@ pub(crate) fn object(toolchain: &Toolchain) -> Result<Vec<u8>> {
         .envs(PROFILE))?;
     let built = target_dir().join(TARGET).join("release/fdtrace-ebpf");
     let stripped = target_dir().join("fdtrace.o");
-    run(Command::new(&toolchain.objcopy).arg("--strip-debug").arg(&built).arg(&stripped))?;
+    let dropped = ["--strip-debug", "--remove-section=.rel.BTF.ext"];
+    run(Command::new(&toolchain.objcopy).args(dropped).arg(&built).arg(&stripped))?;
     fs::read(&stripped).with_context(|| format!("cannot read {}", stripped.display()))
 }
 

@@ -25,7 +25,8 @@ pub(crate) const TESTS: &[Test] = &[
 
 /// What supervisord may raise its limit to: as much as any host lets it have.
 const HARD: u64 = 4096;
-/// asyncio's backlog is 100.
+/// asyncio calls accept as often as its backlog is long each time, also when it fails.
+const ROUND: u64 = 100;
 const AT_ONCE: usize = 50;
 
 /// The setting is what was wanted once, and nobody has touched it.
@@ -168,7 +169,11 @@ impl Failing {
         let logged = server.lines("server.log", asyncio::FAILED).len() as u64;
         let of: Value = json!({ "listener": { "port": server.port() } });
         println!("    logged {logged}, counted {}", run.count(&of));
-        assert_eq!((run.count(&of), number(&closed, "/count")), (logged, logged));
+        let counted = run.count(&of);
+        assert_eq!(number(&closed, "/count"), counted);
+        // Its log is written by supervisord, which has ended with what it had not read: of one round of
+        // accept at most.
+        assert!((logged..=logged + ROUND).contains(&counted), "{logged} {counted}");
         run.assert_lost_nothing();
     }
 }

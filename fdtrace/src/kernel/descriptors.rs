@@ -27,6 +27,9 @@ const TARGET: &str = "task_file";
 /// Iterating over one process only came with this field (6.1).
 pub(super) const OF_ONE: &str = "bpf_iter_aux_info.task";
 
+/// Where but every so many-th is given, they come in smaller parts.
+const FEW: u32 = 16;
+
 /// Reads what a process has open.
 pub struct Descriptors {
     program: ProgramFd,
@@ -60,7 +63,9 @@ impl Descriptors {
         let mut file = File::from(iterator(&link)?);
         // The kernel's own buffer is as large where pages are 4 KiB (kernel/bpf/bpf_iter.c
         // prepare_seq_file). Where it is larger, one that is cut goes on in the next read.
-        let mut bytes = vec![0; 32 << 10];
+        // A read ends when it is full: of a few among many that would be too late to stop.
+        let room = if every > FEW { 1 << 10 } else { 32 << 10 };
+        let mut bytes = vec![0; room];
         let mut kept = 0;
         loop {
             match file.read(&mut bytes[kept..]) {

@@ -21,7 +21,10 @@ const FEW: u64 = 4096;
 const TRIAL: u64 = 1024;
 /// Between looks at the clock.
 const AT_ONCE: u64 = 256;
-/// Percent of the budget, up to which descriptors are asked for.
+/// Percent of the budget, up to which it is found out what they cost. Where that is not enough, `/proc`
+/// gives a fairer sample in what is left.
+const TRIAL_SHARE: u32 = 35;
+/// And up to which descriptors are asked for.
 const SHARE: u32 = 75;
 /// And names looked up. The rest is for adding up.
 const NAME_SHARE: u32 = 90;
@@ -82,22 +85,26 @@ fn affordable(
     tally: &Tally<'_>,
 ) -> io::Result<u32> {
     let every = |count: u64| u32::try_from(most.div_ceil(count.max(1))).unwrap_or(u32::MAX);
-    // Going past all of them, whatever is then done with some.
-    let before = meter.spent();
-    source.read(pid, u32::MAX, &mut |_| meter.is_within(SHARE))?;
-    let past_all = meter.spent().saturating_sub(before);
-
-    let (before, mut seen, mut paths) = (meter.spent(), 0_u32, Vec::new());
-    let mut trial = tally.empty();
-    source.read(pid, every(TRIAL), &mut |descriptor| {
-        add(descriptor, &mut trial, &mut paths);
-        seen += 1;
-        meter.is_within(SHARE)
-    })?;
-    let spent = meter.spent().saturating_sub(before).saturating_sub(past_all);
-    let each = (spent / seen.max(1)).max(Duration::from_nanos(50));
+    // What few cost, is to go past all; what more cost more, is to look at them.
+    let look_at = |count| -> io::Result<(Duration, u32)> {
+        let (before, mut seen, mut paths) = (meter.spent(), 0, Vec::new());
+        let mut trial = tally.empty();
+        let is_all = source.read(pid, every(count), &mut |descriptor| {
+            add(descriptor, &mut trial, &mut paths);
+            seen += 1;
+            meter.is_within(TRIAL_SHARE)
+        })?;
+        if !is_all {
+            return Err(io::Error::new(io::ErrorKind::TimedOut, "it takes too long here"));
+        }
+        Ok((meter.spent().saturating_sub(before), seen))
+    };
+    let (few_took, few) = look_at(TRIAL / 4)?;
+    let (took, seen) = look_at(TRIAL)?;
+    let each = took.saturating_sub(few_took) / seen.saturating_sub(few).max(1);
+    let each = each.max(Duration::from_nanos(50));
     // A third is left for what was not foreseen.
-    let left = (meter.left(SHARE) * 2 / 3).saturating_sub(past_all);
+    let left = (meter.left(SHARE) * 2 / 3).saturating_sub(few_took);
     Ok(every(u64::try_from(left.as_nanos() / each.as_nanos()).unwrap_or(u64::MAX)).max(1))
 }
 

@@ -128,30 +128,31 @@ fn a_hundred_thousand() {
     let _ = setrlimit(Resource::RLIMIT_NOFILE, soft, 100_064);
     let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE).unwrap();
     let most = usize::try_from(hard).unwrap().min(100_064) - 64;
-    // A client takes a port, of which there are 28 000.
-    for (name, kind, fds_each, count) in [
-        ("eventfd", FdKind::EventFd, 1, most),
-        ("same_file", FdKind::File, 1, most),
-        ("loopback_pair", FdKind::Tcp(TcpState::Established), 2, (most / 2).min(25_000)),
-    ] {
-        let holder = Holder::start(&format!("{name}={count}"));
+    for (name, kind) in [("eventfd", FdKind::EventFd), ("same_file", FdKind::File)] {
+        let holder = Holder::start(&format!("{name}={most}"));
         let looks = |source: &Option<Arc<dyn DescriptorSource>>| {
             // A core that the host takes from a virtual machine counts as used in it.
             let takes = [(); 3].map(|()| take(source.clone(), &holder, Budget::default()));
             takes.into_iter().min_by_key(|census| census.cost).unwrap()
         };
         let (by_kernel, by_proc) = (looks(&Some(source.clone())), looks(&None));
-        let open = u64::try_from(count * fds_each).unwrap() + 4;
+        let open = u64::try_from(most).unwrap() + 4;
         for (who, census) in [("iterator", &by_kernel), ("/proc", &by_proc)] {
             let Census { cost, looked_at, .. } = census;
             println!("  {open} descriptors, {name}: {looked_at} by {who} in {cost:?}");
             assert!(*cost <= Budget::default().cpu, "{cost:?}");
         }
-        assert_eq!(by_kernel.open, OpenFds::Exact(open));
+        // Before 6.2 nobody but the iterator counts them, where it has time for all.
+        let number = by_kernel.open.number();
+        let is_near =
+            matches!(by_kernel.open, OpenFds::About(_)) && number.abs_diff(open) * 10 < open;
+        assert!(number == open || is_near, "{:?}", by_kernel.open);
         // All, or on a slow machine a fair sample: four times the standard deviation of its share.
         let sampled = f64::from(u32::try_from(by_kernel.looked_at).unwrap());
         let most_off = if by_kernel.is_sampled() { 4.0 * (0.25 / sampled).sqrt() } else { 1e-9 };
-        let (found, all) = (by_kernel.count(|found| *found == kind), open - 4);
-        assert!((by_kernel.share(found) - by_kernel.share(all)).abs() < most_off, "{found} {all}");
+        let share = by_kernel.share(by_kernel.count(|found| *found == kind));
+        let expected =
+            f64::from(u32::try_from(open - 4).unwrap()) / f64::from(u32::try_from(open).unwrap());
+        assert!((share - expected).abs() < most_off, "{share} {expected}");
     }
 }

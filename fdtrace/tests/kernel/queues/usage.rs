@@ -7,8 +7,8 @@ use std::{
 
 /// A line of the totals and what belongs to it takes no more.
 const KIB_PER_LINE: usize = 4;
-/// What comes and goes: a page of metrics, a look at /proc.
-const KIB_OF_NOISE: u64 = 2048;
+/// What comes and goes, and what threads that come once keep: a page of metrics, a census.
+const KIB_OF_NOISE: u64 = 8192;
 
 /// At one time.
 #[derive(Clone, Copy)]

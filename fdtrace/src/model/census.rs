@@ -43,6 +43,27 @@ pub struct Census {
     pub unknown: Vec<String>,
 }
 
+#[cfg(test)]
+impl Census {
+    /// Of so many descriptors of which nothing is known.
+    pub(crate) fn empty(open: u64) -> Self {
+        Self {
+            open: OpenFds::Exact(open),
+            looked_at: open,
+            kinds: Vec::new(),
+            listeners: Vec::new(),
+            peers: Vec::new(),
+            distinct_peers: DistinctPeers::default(),
+            local_ports: Vec::new(),
+            paths: Vec::new(),
+            silence: Vec::new(),
+            end_was_read: 0,
+            cost: Duration::ZERO,
+            unknown: Vec::new(),
+        }
+    }
+}
+
 /// How many descriptors are open.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum OpenFds {

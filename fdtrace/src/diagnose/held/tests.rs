@@ -6,29 +6,12 @@ use crate::model::{
     Peer, PeerShare, Pid, Silence, TcpState, Thread, ThreadState, Tid,
 };
 
-fn empty(open: u64) -> Census {
-    Census {
-        open: OpenFds::Exact(open),
-        looked_at: open,
-        kinds: Vec::new(),
-        listeners: Vec::new(),
-        peers: Vec::new(),
-        distinct_peers: DistinctPeers::default(),
-        local_ports: Vec::new(),
-        paths: Vec::new(),
-        silence: Vec::new(),
-        end_was_read: 0,
-        cost: Duration::ZERO,
-        unknown: Vec::new(),
-    }
-}
-
 fn with(open: u64, kinds: &[(FdKind, u64)]) -> Census {
     let mut kinds = kinds.to_vec();
     let rest = open - kinds.iter().map(|(_, count)| count).sum::<u64>();
     kinds.push((FdKind::Device, rest));
     kinds.sort_by_key(|(_, count)| std::cmp::Reverse(*count));
-    Census { kinds, ..empty(open) }
+    Census { kinds, ..Census::empty(open) }
 }
 
 fn client(ip: &str, established: u64, close_wait: u64) -> PeerShare {
@@ -271,7 +254,7 @@ fn nothing_stands_out() {
         found.why
     );
     assert!(found.remedies.is_empty());
-    assert_eq!(one(&empty(0)).cause, Cause::Unknown);
+    assert_eq!(one(&Census::empty(0)).cause, Cause::Unknown);
 }
 
 #[test]

@@ -1,7 +1,7 @@
 use std::time::Duration;
 
 use super::*;
-use crate::model::{DistinctPeers, OpenFds, Pid};
+use crate::model::Pid;
 
 fn id(pid: u32) -> ProcessId {
     ProcessId { pid: Pid(pid), started: BootTime::default() }
@@ -9,20 +9,7 @@ fn id(pid: u32) -> ProcessId {
 
 /// One that took so long.
 fn census(cost: Duration) -> Census {
-    Census {
-        open: OpenFds::Exact(0),
-        looked_at: 0,
-        kinds: Vec::new(),
-        listeners: Vec::new(),
-        peers: Vec::new(),
-        distinct_peers: DistinctPeers::default(),
-        local_ports: Vec::new(),
-        paths: Vec::new(),
-        silence: Vec::new(),
-        end_was_read: 0,
-        cost,
-        unknown: Vec::new(),
-    }
+    Census { cost, ..Census::empty(0) }
 }
 
 fn found(census: Option<Census>) -> Found {

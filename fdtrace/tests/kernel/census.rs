@@ -2,7 +2,6 @@
 //! process knows to have open: of a hundred thousand, too.
 
 use std::{
-    collections::BTreeMap,
     net::{IpAddr, Ipv4Addr},
     path::PathBuf,
     sync::{Arc, OnceLock},
@@ -18,7 +17,7 @@ use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
 use crate::{
     Test,
-    holder::{AT_START, EVERY_KIND, Holder, files},
+    holder::{EVERY_KIND, Holder, assert_exact, files},
 };
 
 pub(crate) const TESTS: &[Test] = &[
@@ -57,19 +56,6 @@ const ENOUGH: Budget =
 #[track_caller]
 fn take(source: Option<Arc<dyn DescriptorSource>>, holder: &Holder, budget: Budget) -> Census {
     census::start(PathBuf::from("/proc"), source, holder.id(), budget).unwrap().wait().unwrap()
-}
-
-#[track_caller]
-fn assert_exact(census: &Census, more: &[(&str, u64)]) {
-    let mut expected = BTreeMap::from([("tcp_listen".to_owned(), 1)]);
-    for (kind, count) in AT_START.iter().chain(more) {
-        *expected.entry((*kind).to_owned()).or_default() += count;
-    }
-    let found = census.kinds.iter().map(|(kind, count)| (kind.to_string(), *count));
-    assert_eq!(found.collect::<BTreeMap<_, _>>(), expected);
-    let open = expected.values().sum();
-    assert_eq!((census.open, census.looked_at), (OpenFds::Exact(open), open));
-    assert_eq!(census.unknown, [""; 0]);
 }
 
 fn every_kind() {

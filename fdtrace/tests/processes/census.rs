@@ -1,7 +1,6 @@
 //! The census of a process is what the process knows to have open.
 
 use std::{
-    collections::BTreeMap,
     fs,
     io::ErrorKind,
     net::{IpAddr, SocketAddr},
@@ -24,7 +23,7 @@ use nix::{
 
 use super::{
     Test,
-    holder::{AT_START, EVERY_KIND, Holder, files, id},
+    holder::{EVERY_KIND, Holder, assert_exact, files, id},
 };
 
 pub(crate) const TESTS: &[Test] = &[
@@ -49,29 +48,6 @@ fn take(holder: &Holder) -> Census {
 #[track_caller]
 fn take_within(holder: &Holder, budget: Budget) -> Census {
     census::take(Path::new("/proc"), holder.id(), budget).unwrap()
-}
-
-fn kinds(census: &Census) -> BTreeMap<String, u64> {
-    census.kinds.iter().map(|(kind, count)| (kind.to_string(), *count)).collect()
-}
-
-/// What a holder has open: what it was told to, its listener, and what it started with.
-fn expected(more: &[(&str, u64)]) -> BTreeMap<String, u64> {
-    let mut kinds = BTreeMap::from([("tcp_listen".to_owned(), 1)]);
-    for (kind, count) in AT_START.iter().chain(more) {
-        *kinds.entry((*kind).to_owned()).or_default() += count;
-    }
-    kinds
-}
-
-#[track_caller]
-fn assert_exact(census: &Census, more: &[(&str, u64)]) {
-    let expected = expected(more);
-    assert_eq!(kinds(census), expected);
-    let open = expected.values().sum();
-    assert_eq!((census.open, census.looked_at), (OpenFds::Exact(open), open));
-    assert!(!census.is_sampled());
-    assert_eq!(census.unknown, [""; 0]);
 }
 
 fn every_kind() {

@@ -5,6 +5,7 @@
 //! word `read` makes it read once from so many, the first ones, as it then says.
 
 use std::{
+    collections::BTreeMap,
     fs::{self, File},
     io::{BufRead as _, BufReader, Read as _, Write as _},
     net::{TcpListener, TcpStream, UdpSocket},
@@ -17,7 +18,7 @@ use std::{
     thread,
 };
 
-use fdtrace::model::{BootTime, Pid, ProcessId};
+use fdtrace::model::{BootTime, Census, OpenFds, Pid, ProcessId};
 use nix::{
     sched::{CloneFlags, unshare},
     sys::{
@@ -134,6 +135,30 @@ impl Drop for Holder {
         // It may have made none.
         let _ = fs::remove_dir_all(files(self.child.id()));
     }
+}
+
+fn kinds(census: &Census) -> BTreeMap<String, u64> {
+    census.kinds.iter().map(|(kind, count)| (kind.to_string(), *count)).collect()
+}
+
+/// What a holder has open: what it was told to, its listener, and what it started with.
+fn expected(more: &[(&str, u64)]) -> BTreeMap<String, u64> {
+    let mut kinds = BTreeMap::from([("tcp_listen".to_owned(), 1)]);
+    for (kind, count) in AT_START.iter().chain(more) {
+        *kinds.entry((*kind).to_owned()).or_default() += count;
+    }
+    kinds
+}
+
+/// Fails unless the census is of all that a holder has.
+#[track_caller]
+pub(crate) fn assert_exact(census: &Census, more: &[(&str, u64)]) {
+    let expected = expected(more);
+    assert_eq!(kinds(census), expected);
+    let open = expected.values().sum();
+    assert_eq!((census.open, census.looked_at), (OpenFds::Exact(open), open));
+    assert!(!census.is_sampled());
+    assert_eq!(census.unknown, [""; 0]);
 }
 
 /// A process by its number.
